@@ -1,0 +1,1 @@
+"""Several ways to compute one convolution: rooms of equal rank, chosen by name."""

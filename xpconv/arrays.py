@@ -1,0 +1,73 @@
+"""What every operator asks of its array arguments, before any work is done: one library, one device, one dtype."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat
+
+from xpconv.backends import Array
+
+
+def namespace(**arrays: Array | None) -> Any:
+    """Return the one namespace that all arrays (by their argument's name; None is passed over) belong to.
+
+    Raises
+    ------
+    TypeError
+        When an argument is not an array, or the arrays come from several libraries.
+    ValueError
+        When the arrays live on several devices.
+    """
+    xp: Any = None
+    place: Any = None
+    first = ""
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        try:
+            library = array_api_compat.array_namespace(array)
+        except TypeError:
+            raise TypeError(
+                f"{name} is a {type(array).__name__}; give an array of NumPy, CuPy, PyTorch, JAX or another library of "
+                "the array API standard"
+            ) from None
+        device = array_api_compat.device(array)
+        if xp is None:
+            xp, place, first = library, device, name
+        elif library is not xp:
+            raise TypeError(
+                f"{first} is an array of {xp.__name__} and {name} of {library.__name__}; give both from one library"
+            )
+        elif device != place and device is not None and place is not None:  # under jax.jit there is no device yet
+            raise ValueError(f"{first} is on device {place} and {name} on {device}; move both to one device")
+    if xp is None:
+        raise TypeError(f"no array was given for {' or '.join(arrays)}")
+    return xp
+
+
+def one_dtype(xp: Any, kind: str | tuple[str, ...], **arrays: Array | None) -> None:
+    """Raise TypeError unless all arrays have one dtype, of this kind ("real floating", "numeric", ...)."""
+    given = {name: array for name, array in arrays.items() if array is not None}
+    (first, array), *rest = given.items()
+    if not xp.isdtype(array.dtype, kind):
+        wanted = kind if isinstance(kind, str) else " or ".join(kind)
+        raise TypeError(f"{first} has dtype {array.dtype}; give a {wanted} dtype")
+    for name, other in rest:
+        if other.dtype != array.dtype:
+            raise TypeError(f"{first} has dtype {array.dtype} and {name} {other.dtype}; give both the same dtype")
+
+
+def spatial_axes(name: str, array: Array, axes: int | None = None) -> int:
+    """Return the number of spatial axes of an array (N, C, ...), or raise ValueError when it does not fit."""
+    found = array.ndim - 2
+    if found < 1 or (axes is not None and found != axes):
+        wanted = "at least one spatial axis" if axes is None else f"{axes} spatial axes"
+        raise ValueError(f"{name} has shape {tuple(array.shape)}; give (N, C, ...) with {wanted} after the channels")
+    return int(found)
+
+
+def shaped(name: str, array: Array | None, shape: tuple[int, ...], meaning: str) -> None:
+    """Raise ValueError unless the array, where one is given, has this shape."""
+    if array is not None and tuple(array.shape) != shape:
+        raise ValueError(f"{name} has shape {tuple(array.shape)}; give {shape}, {meaning}")

@@ -1,0 +1,69 @@
+"""The primitive under everything: overlapping windows cut along an axis, and their adjoint, overlap-add.
+
+`frames` is a view where the library has such views, and a stack of slices elsewhere: the only place where lowering,
+pooling and Winograd tiles differ between libraries. An axis of ``n`` elements becomes two, ``(output, kernel)``.
+
+`extend` lays a `Window`'s margins on, after which frames cover the axis from end to end. A negative margin takes
+elements away, so the adjoint of `extend` is `extend` with every margin negated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import array_api_extra as xpx
+from array_api_compat import array_namespace, device
+
+from xpconv.backends import Array, overlapping_view
+from xpconv.windows import Axis, Window
+
+
+def extend(x: Array, margins: Sequence[tuple[int, int]], *, first: int, value: float = 0) -> Array:
+    """Add (or with negative numbers take away) elements before and after the axes from `first` on."""
+    crop, shape, inside = [slice(None)] * first, list(x.shape), [slice(None)] * first
+    for axis, (before, after) in enumerate(margins, start=first):
+        size = x.shape[axis]
+        crop.append(slice(max(0, -before), max(0, size - max(0, -after))))
+        shape[axis] = size + before + after
+        inside.append(slice(max(0, before), max(0, before) + max(0, size - max(0, -before) - max(0, -after))))
+    if any(min(pair) < 0 for pair in margins):
+        x = x[*crop, ...]
+    if all(max(pair) <= 0 for pair in margins):
+        return x
+    xp = array_namespace(x)
+    laid = xp.full(tuple(shape), value, dtype=x.dtype, device=device(x))
+    return xpx.at(laid)[*inside, ...].set(x)
+
+
+def frames(x: Array, axis: int, span: Axis) -> Array:
+    """Cut windows along one axis: (..., reach, ...) to (..., output, kernel, ...)."""
+    view = overlapping_view(x, axis, (span.output, span.kernel), (span.stride, span.dilation))
+    if view is not None:
+        return view
+    before = (slice(None),) * axis
+    return array_namespace(x).stack([x[*before, span.tap(k), ...] for k in range(span.kernel)], axis=axis + 1)
+
+
+def overlap_add(y: Array, axis: int, span: Axis) -> Array:
+    """Add windows up where they overlap: (..., output, kernel, ...) to (..., reach, ...), the adjoint of `frames`."""
+    before = (slice(None),) * axis
+    shape = (*y.shape[:axis], span.reach, *y.shape[axis + 2 :])
+    total = array_namespace(y).zeros(shape, dtype=y.dtype, device=device(y))
+    for k in range(span.kernel):
+        total = xpx.at(total)[*before, span.tap(k), ...].add(y[*before, :, k, ...])
+    return total
+
+
+def cut(x: Array, window: Window, *, first: int) -> Array:
+    """Cut windows along every spatial axis: (..., H, W, ...) to (..., OH, KH, OW, KW, ...)."""
+    x = extend(x, window.margins, first=first)
+    for i in reversed(range(len(window.axes))):
+        x = frames(x, first + i, window.axes[i])
+    return x
+
+
+def uncut(y: Array, window: Window, *, first: int) -> Array:
+    """Add windows up along every spatial axis: the adjoint of `cut`."""
+    for i, span in enumerate(window.axes):
+        y = overlap_add(y, first + i, span)
+    return extend(y, [(-before, -after) for before, after in window.margins], first=first)

@@ -1,0 +1,1 @@
+"""Operators: pure functions of arrays that give ``y`` and a pullback, one file for each family."""

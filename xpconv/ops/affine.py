@@ -1,0 +1,63 @@
+"""The affine map: a matrix product and a bias."""
+
+from __future__ import annotations
+
+import math
+
+from xpconv.arrays import namespace, one_dtype, shaped
+from xpconv.backends import Array, Pullback
+from xpconv.operators import operator
+
+
+@operator
+def affine(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, Pullback]:
+    """Multiply every sample by a matrix and add a bias.
+
+    Parameters
+    ----------
+    x : array, shape (N, ...)
+        Samples of any shape, each taken as one row of D numbers.
+    weight : array, shape (D, M)
+        The matrix, inputs first, as in the book.
+    bias : array, shape (M,), optional
+        Added to every row.
+
+    Returns
+    -------
+    array, shape (N, M)
+        The dtype of `x`.
+
+    Raises
+    ------
+    TypeError
+        When the arrays are of several libraries or dtypes, or not floating.
+    ValueError
+        When the shapes or devices do not fit.
+
+    References
+    ----------
+    Saito, *Deep Learning from Scratch*, section 5.6.
+    """
+    xp = namespace(x=x, weight=weight, bias=bias)
+    one_dtype(xp, ("real floating", "complex floating"), x=x, weight=weight, bias=bias)
+    shape = tuple(x.shape)
+    width = math.prod(shape[1:])
+    if x.ndim < 2 or weight.ndim != 2 or weight.shape[0] != width:
+        raise ValueError(
+            f"x has shape {shape} and weight {tuple(weight.shape)}; give x (N, ...) with D numbers a "
+            "sample and weight (D, M)"
+        )
+    shaped("bias", bias, (weight.shape[1],), "one number for each output")
+    rows = xp.reshape(x, (shape[0], width))
+    y = xp.matmul(rows, weight)
+    if bias is not None:
+        y = y + bias
+
+    def pullback(dy: Array) -> tuple[Array | None, ...]:
+        return (
+            xp.reshape(xp.matmul(dy, xp.matrix_transpose(weight)), shape),
+            xp.matmul(xp.matrix_transpose(rows), dy),
+            None if bias is None else xp.sum(dy, axis=0, dtype=dy.dtype),
+        )
+
+    return y, pullback

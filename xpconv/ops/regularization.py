@@ -1,0 +1,53 @@
+"""Dropout: regularization by forgetting."""
+
+from __future__ import annotations
+
+import numpy as np
+from array_api_compat import device
+
+from xpconv.arrays import namespace, one_dtype
+from xpconv.backends import Array, Pullback
+from xpconv.operators import operator
+
+
+@operator
+def dropout(x: Array, *, ratio: float = 0.5, rng: np.random.Generator | None = None) -> tuple[Array, Pullback]:
+    """Set elements to zero at random in training; scale all of them by what is left on average otherwise.
+
+    Parameters
+    ----------
+    x : array
+        Of any shape and real floating dtype.
+    ratio : float
+        Probability that an element is dropped, at least 0 and below 1.
+    rng : numpy.random.Generator, optional
+        Where the random numbers come from: drawn on the host, so that every backend drops the same elements. Without
+        it nothing is drawn and ``x * (1 - ratio)`` is returned, which is what evaluation wants.
+
+    Returns
+    -------
+    array
+        The shape and dtype of `x`.
+
+    Raises
+    ------
+    TypeError
+        When `x` is no array of real floating numbers or `rng` no generator.
+    ValueError
+        When `ratio` is not in [0, 1).
+
+    References
+    ----------
+    Srivastava et al., "Dropout: A simple way to prevent neural networks from overfitting" (2014); Saito, *Deep Learning
+    from Scratch*, section 6.4.3.
+    """
+    xp = namespace(x=x)
+    one_dtype(xp, "real floating", x=x)
+    if not 0 <= ratio < 1:
+        raise ValueError(f"ratio is {ratio!r}; give a probability of at least 0 and below 1")
+    if rng is None:
+        return x * (1 - ratio), lambda dy: (dy * (1 - ratio),)
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng is a {type(rng).__name__}; give a numpy.random.Generator")
+    kept = xp.asarray(rng.random(tuple(x.shape), dtype=np.float32) >= ratio, device=device(x))
+    return xp.where(kept, x, xp.zeros_like(x)), lambda dy: (xp.where(kept, dy, xp.zeros_like(dy)),)

@@ -1,0 +1,245 @@
+"""Windows over axes, in whole numbers: where each window starts, what each tap of it sees, how many there are.
+
+There are no arrays here. An `Axis` plans the windows along one axis and a `Window` is one `Axis` for each spatial
+axis of an array; whatever moves data (lowering, pooling, their gradients) reads its slices from these plans.
+
+Letters: a window of ``kernel`` taps, ``dilation`` apart, moves by ``stride`` along an axis of ``size`` elements that
+has ``before`` and ``after`` elements of padding. Its ``extent`` is the distance from its first tap to its last,
+inclusive.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+Pad = int | str | Sequence[int | tuple[int, int]]
+
+
+class Phase(NamedTuple):
+    """The elements of an axis that meet the same taps of a strided window, and the windows that give them back."""
+
+    elements: slice
+    taps: slice
+    axis: Axis
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Windows along one axis."""
+
+    size: int
+    kernel: int
+    stride: int
+    before: int
+    after: int
+    dilation: int
+    output: int
+
+    @property
+    def extent(self) -> int:
+        """Elements from the first tap of a window to its last, inclusive."""
+        return (self.kernel - 1) * self.dilation + 1
+
+    @property
+    def reach(self) -> int:
+        """Elements of the padded axis that the windows touch, from the first window to the last."""
+        return (self.output - 1) * self.stride + self.extent
+
+    @property
+    def margin(self) -> tuple[int, int]:
+        """Elements to add before and after the axis so that it is `reach` long; a negative number takes away."""
+        return self.before, self.reach - self.before - self.size
+
+    def tap(self, k: int) -> slice:
+        """Where tap `k` of every window lies on the axis once its margin is laid on."""
+        start = k * self.dilation
+        return slice(start, start + (self.output - 1) * self.stride + 1, self.stride)
+
+    def members(self, *, include_pad: bool) -> tuple[int, ...]:
+        """Count for each window the taps that lie on the axis, or on the axis and its padding."""
+        low, high = (-self.before, self.size + self.after) if include_pad else (0, self.size)
+        starts = range(-self.before, -self.before + self.output * self.stride, self.stride)
+        return tuple(sum(low <= start + k * self.dilation < high for k in range(self.kernel)) for start in starts)
+
+    def phases(self) -> Iterator[Phase]:
+        """Cut the adjoint of these windows into windows of stride 1, one for each residue of the stride.
+
+        An element ``i`` takes part in window ``o`` at tap ``k`` when ``i + before == o*stride + k*dilation``. The
+        elements of one residue ``(i + before) % stride`` therefore meet every ``stride/gcd``-th tap, and the windows
+        they belong to are neighbours: run backwards, they are a window of stride 1 over the outputs.
+        """
+        common = math.gcd(self.stride, self.dilation)
+        step, dilation = self.stride // common, self.dilation // common
+        for residue in range(self.stride):
+            first = (residue - self.before) % self.stride
+            if first >= self.size:
+                continue
+            tap = next((k for k in range(step) if k * self.dilation % self.stride == residue), self.kernel)
+            taps = len(range(tap, self.kernel, step))
+            nearest = (first + self.before - tap * self.dilation) // self.stride
+            count = len(range(first, self.size, self.stride))
+            before = (taps - 1) * dilation - nearest
+            yield Phase(
+                slice(first, self.size, self.stride),
+                slice(tap, self.kernel, step),
+                Axis(self.output, taps, 1, before, 0, dilation, count),
+            )
+
+
+@dataclass(frozen=True)
+class Window:
+    """Windows over every spatial axis of an array: one `Axis` each."""
+
+    axes: tuple[Axis, ...]
+
+    @cached_property
+    def size(self) -> tuple[int, ...]:
+        """Input size along each axis."""
+        return tuple(axis.size for axis in self.axes)
+
+    @cached_property
+    def kernel(self) -> tuple[int, ...]:
+        """Taps along each axis."""
+        return tuple(axis.kernel for axis in self.axes)
+
+    @cached_property
+    def output(self) -> tuple[int, ...]:
+        """Windows along each axis."""
+        return tuple(axis.output for axis in self.axes)
+
+    @cached_property
+    def margins(self) -> tuple[tuple[int, int], ...]:
+        """Elements to add, or with a negative number to take away, before and after each axis."""
+        return tuple(axis.margin for axis in self.axes)
+
+    @cached_property
+    def taps(self) -> int:
+        """Taps of one window."""
+        return math.prod(self.kernel)
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether two windows share an element."""
+        return any(axis.output > 1 and (axis.extent > axis.stride) for axis in self.axes)
+
+
+def window(
+    size: Sequence[int],
+    kernel: int | Sequence[int],
+    *,
+    stride: int | Sequence[int] = 1,
+    pad: Pad = 0,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+) -> Window:
+    """Plan windows over axes of the given sizes.
+
+    Parameters
+    ----------
+    size : sequence of int
+        Elements along each axis.
+    kernel, stride, dilation : int or sequence of int
+        Taps of a window, elements between neighbouring windows, and elements between neighbouring taps: one number
+        for all axes or one for each. At least 1.
+    pad : int, sequence of int, sequence of (int, int), "same" or "valid"
+        Elements of padding on both sides of every axis, of each axis, or before and after each axis. "valid" is 0;
+        "same" gives ``ceil(size / stride)`` windows, with the odd element of padding at the end.
+    ceil_mode : bool
+        Let a last, incomplete window hang over the padded end when it starts inside the axis or the padding before it.
+
+    Raises
+    ------
+    TypeError
+        When a number is not whole.
+    ValueError
+        When a number is out of range, there is not one for each axis, or no window fits.
+    """
+    axes = len(size)
+    return _plan(
+        tuple(size),
+        whole_numbers("kernel", kernel, axes, least=1),
+        whole_numbers("stride", stride, axes, least=1),
+        pad if isinstance(pad, str) else paddings(pad, axes),
+        whole_numbers("dilation", dilation, axes, least=1),
+        ceil_mode,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _plan(
+    size: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    pad: tuple[tuple[int, int], ...] | str,
+    dilation: tuple[int, ...],
+    ceil_mode: bool,
+) -> Window:
+    if isinstance(pad, str) and pad not in ("same", "valid"):
+        raise ValueError(f'pad is {pad!r}; as a word it is "same" or "valid"')
+    axes = []
+    for i, (n, k, s, d) in enumerate(zip(size, kernel, stride, dilation, strict=True)):
+        extent = (k - 1) * d + 1
+        if pad == "same":
+            missing = max(0, (math.ceil(n / s) - 1) * s + extent - n)
+            before, after = missing // 2, missing - missing // 2
+        else:
+            before, after = (0, 0) if isinstance(pad, str) else pad[i]
+        room = n + before + after - extent
+        if n < 1 or room < 0:
+            raise ValueError(
+                f"a kernel of {k} with dilation {d} spans {extent} elements, but axis {i} of the spatial size {size} "
+                f"has {n} and {n + before + after} when padded; give a smaller kernel or more padding"
+            )
+        output = room // s + 1
+        if ceil_mode and room % s and output * s < n + before:
+            output += 1
+        axes.append(Axis(n, k, s, before, after, d, output))
+    return Window(tuple(axes))
+
+
+def whole_number(name: str, value: object, *, least: int) -> int:
+    """Return `value` as an int, or raise TypeError when it is not whole and ValueError when it is below `least`."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} is {value!r} ({type(value).__name__}); give a whole number") from None
+    if number < least:
+        raise ValueError(f"{name} is {number}; give a whole number of at least {least}")
+    return number
+
+
+def whole_numbers(name: str, value: object, axes: int, *, least: int) -> tuple[int, ...]:
+    """Return one int an axis from a single number or from one number an axis."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return (whole_number(name, value, least=least),) * axes
+    if len(value) != axes:
+        raise ValueError(
+            f"{name} is {tuple(value)!r}, {len(value)} numbers for {axes} spatial axes; "
+            "give one for each, or one for all"
+        )
+    return tuple(whole_number(name, number, least=least) for number in value)
+
+
+def paddings(pad: object, axes: int) -> tuple[tuple[int, int], ...]:
+    """Return one (before, after) pair an axis from a number, one number an axis, or one pair an axis."""
+    if not isinstance(pad, Sequence):
+        return ((whole_number("pad", pad, least=0),) * 2,) * axes
+    if len(pad) != axes:
+        raise ValueError(
+            f"pad is {tuple(pad)!r}, {len(pad)} entries for {axes} spatial axes; give one number for all axes, or a "
+            "number or a (before, after) pair for each"
+        )
+    pairs = []
+    for entry in pad:
+        pair = tuple(entry) if isinstance(entry, Sequence) and not isinstance(entry, str) else (entry, entry)
+        if len(pair) != 2:
+            raise ValueError(f"pad has the entry {entry!r}; give a number or a (before, after) pair for each axis")
+        pairs.append((whole_number("pad", pair[0], least=0), whole_number("pad", pair[1], least=0)))
+    return tuple(pairs)
