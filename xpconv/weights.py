@@ -1,0 +1,116 @@
+"""Weights in files: named NumPy arrays in the safetensors format, which holds numbers and no code.
+
+https://huggingface.co/docs/safetensors
+"""
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_INSTALL = 'weights in files need safetensors: pip install "xpconv[examples]"'
+
+
+def save_weights(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, NDArray[Any]],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write named arrays to a file that is either complete or, after a failure, as it was before.
+
+    Parameters
+    ----------
+    path : path
+        By custom ``*.safetensors``. The file is replaced if it exists; its directory must exist.
+    arrays : mapping of str to numpy.ndarray
+        Of any shape, and of bool, an integer dtype, float16, float32 or float64.
+    metadata : mapping of str to str, optional
+        Notes for the reader of the file. `load_weights` does not return them.
+
+    Raises
+    ------
+    ImportError
+        When safetensors is not installed.
+    OSError
+        When the file cannot be written.
+    TypeError
+        When a value is not a NumPy array, or a name or a note is not a string.
+    ValueError
+        When the format has no such dtype, or a name is "__metadata__", which it keeps for itself.
+    """
+    try:
+        from safetensors import SafetensorError
+        from safetensors.numpy import save
+    except ImportError as error:
+        raise ImportError(_INSTALL) from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{name!r} is a {type(array).__name__}; give NumPy arrays")
+    if "__metadata__" in arrays:
+        raise ValueError("'__metadata__' is a name that the format keeps for itself; give another one")
+    # Safetensors ignores strides and writes the memory behind an array as it lies.
+    ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    try:
+        # None for no notes: with neither notes nor arrays, {} would become a header that cannot be read.
+        content = save(ordered, dict(metadata) if metadata else None)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not written: {error}") from error
+    path = Path(path)
+    # In the same directory, because a rename from another file system would not be atomic.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    """Read the arrays that `save_weights`, or another writer of the format, left in a file.
+
+    The format has no checksum: a wrong length or a damaged header is noticed, a changed number is not.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        New arrays of the shapes and dtypes in the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such file.
+    ImportError
+        When safetensors is not installed.
+    ValueError
+        When the file is truncated or damaged, or has a dtype that NumPy lacks, such as bfloat16.
+    """
+    try:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+    except ImportError as error:
+        raise ImportError(_INSTALL) from error
+    path = Path(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, AttributeError, TypeError) as error:  # the last two for a dtype that NumPy lacks
+        raise ValueError(f"{path}: not weights that can be read: {error}") from error
+
+
+def check_fit(given: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ValueError unless the names and shapes given are those wanted; its message lists them all."""
+    problems = [f"missing: {name!r} of shape {wanted[name]}" for name in wanted if name not in given]
+    problems += [f"unexpected: {name!r} of shape {given[name]}" for name in given if name not in wanted]
+    problems += [
+        f"shape of {name!r}: {given[name]} given, {wanted[name]} wanted"
+        for name in wanted
+        if name in given and given[name] != wanted[name]
+    ]
+    if problems:
+        raise ValueError("the weights do not fit:\n  " + "\n  ".join(problems))
