@@ -1,6 +1,10 @@
-"""The direct way: lower the windows to a matrix (im2col) and multiply once.
+"""The direct way: lower the windows to rows of a matrix, band by band, and multiply.
 
-Arrays are channels-last here: x (N, *size, C), weight (*kernel, C/G, O), y (N, *output, O).
+References
+----------
+Chellapilla, Puri and Simard, "High performance convolutional neural networks for document processing" (2006), for
+lowering (im2col); Cho and Brand, "MEC: Memory-efficient convolution" (2017), for lowering along all axes but the first,
+after which the windows along the first are overlapping views.
 """
 
 from __future__ import annotations
@@ -10,22 +14,112 @@ import math
 from array_api_compat import array_namespace
 
 from xpconv.backends import Array
-from xpconv.frames import cut
+from xpconv.execution import Band, assemble, bands, has_views, lay_out, settled, times, total
+from xpconv.frames import cut, extend, frames
 from xpconv.windows import Window
+
+
+class Direct:
+    """Lowering and one product; there is nothing it cannot do."""
+
+    def supports(self, window: Window, groups: int) -> bool:
+        """Say yes."""
+        return True
+
+    def prepare(self, weight: Array, groups: int) -> Array:
+        """(*kernel, C/G, O) to (G, B, taps*C/G, O/G/B): filters in the blocks that `times` wants."""
+        return lay_out(by_group(weight, groups))
+
+    def convolve(self, x: Array, prepared: Array, bias: Array | None, window: Window, groups: int) -> Array:
+        """Sum over the taps and channels of every window: (N, *size, C) to (N, *output, O)."""
+        xp = array_namespace(x)
+        filters = groups * prepared.shape[1] * prepared.shape[3]
+        in_views = groups == 1 and _in_views(x, window)
+
+        def block(band: Band, place: Array | None) -> Array:
+            elements, part = window.part(band.rows.start, band.rows.stop)
+            x_part = x[band.images, elements, ...]
+            if in_views:
+                y = times(lower_in_views(x_part, part), prepared[0], _merged(place))
+                y = place
+            else:
+                y = times(lower(x_part, part, groups), prepared, None if place is None else by_group(place, groups))
+                y = xp.reshape(xp.permute_dims(y, (1, 0, 2)), (-1, *part.output, filters))
+            if bias is not None:
+                y += bias
+            return y if place is None else place
+
+        depth = window.taps * x.shape[-1] // (window.kernel[0] if in_views else 1)
+        return assemble(x, (x.shape[0], *window.output, filters), _bands(x, window, depth + filters), block)
+
+    def weight_gradient(self, x: Array, dy: Array, window: Window, groups: int) -> Array:
+        """Correlate the input with dy: (N, *size, C) and (N, *output, O) to (*kernel, C/G, O)."""
+        xp, filters = array_namespace(x), dy.shape[-1]
+
+        def part_of(band: Band) -> Array:
+            elements, part = window.part(band.rows.start, band.rows.stop)
+            rows = lower(x[band.images, elements, ...], part, groups)  # (G, P, K)
+            return xp.matmul(xp.matrix_transpose(rows), by_group(dy[band.images, band.rows, ...], groups))
+
+        depth = window.taps * x.shape[-1]
+        plan = _bands(x, window, depth + filters, fill=2 * depth * filters // groups)
+        dw = total(x, plan, part_of)  # (G, K, O/G)
+        shape = (*window.kernel, x.shape[-1] // groups, filters)
+        return xp.reshape(xp.permute_dims(dw, (1, 0, 2)), shape)
 
 
 def lower(x: Array, window: Window, groups: int) -> Array:
     """(N, *size, C) to (G, N*L, taps*C/G): each row a window of one group's channels."""
     xp, axes = array_namespace(x), len(window.axes)
-    batch, channels = x.shape[0], x.shape[-1]
-    count, width = batch * math.prod(window.output), channels // groups
+    count, width = x.shape[0] * math.prod(window.output), x.shape[-1] // groups
     patches = cut(x, window, first=1)  # (N, OH, KH, OW, KW, C)
     outputs, taps = range(1, 1 + 2 * axes, 2), range(2, 2 + 2 * axes, 2)
+    if groups == 1 and window.kernel[-1] * width < SHORT_RUN < window.output[-1]:
+        columns = xp.permute_dims(patches, (*taps, 1 + 2 * axes, 0, *outputs))  # (KH, KW, C, N, OH, OW)
+        return xp.matrix_transpose(xp.reshape(columns, (1, window.taps * width, count)))
     patches = xp.permute_dims(patches, (0, *outputs, *taps, 1 + 2 * axes))  # (N, OH, OW, KH, KW, C)
     if groups == 1:
-        return xp.reshape(patches, (1, count, window.taps * channels))
+        return xp.reshape(patches, (1, count, window.taps * width))
     patches = xp.reshape(patches, (count, window.taps, groups, width))
     return xp.reshape(xp.permute_dims(patches, (2, 0, 1, 3)), (groups, count, window.taps * width))
+
+
+# A copy of fewer numbers than this in a row costs more than it moves: then the windows are laid side by side instead.
+SHORT_RUN = 24
+
+
+def lower_in_views(x: Array, window: Window) -> Array:
+    """(N, *size, C) to (N, OH, OW, taps*C): rows that share memory along the first axis."""
+    xp, axes = array_namespace(x), len(window.axes)
+    x = extend(x, window.margins, first=1)
+    for i in reversed(range(1, axes)):
+        x = frames(x, 1 + i, window.axes[i])  # (N, H, OW, KW, C)
+    outputs, taps = range(2, 2 * axes, 2), range(3, 2 * axes + 1, 2)
+    x = settled(xp.permute_dims(x, (0, *outputs, 1, *taps, 2 * axes)))  # (N, OW, H, KW, C)
+    depth = math.prod(window.kernel[1:]) * x.shape[-1]
+    x = xp.reshape(x, (x.shape[0], math.prod(window.output[1:]), window.axes[0].reach, depth))
+    x = frames(x, 2, window.axes[0])  # (N, OW, OH, KH, KW*C)
+    x = xp.reshape(x, (*x.shape[:3], window.kernel[0] * depth))
+    return xp.permute_dims(x, (0, 2, 1, 3))
+
+
+def _in_views(x: Array, window: Window) -> bool:
+    """Whether lowering along all axes but the first moves much less, and leaves rows enough for a product."""
+    first, beside = window.axes[0], math.prod(window.output[1:])
+    return (
+        has_views(x)
+        and len(window.axes) > 1
+        and first.kernel > 1
+        and first.dilation == 1
+        and beside >= 14
+        and math.prod(window.kernel[1:]) * x.shape[-1] >= SHORT_RUN
+        and window.taps * x.shape[-1] <= 1200
+    )
+
+
+def _merged(place: Array) -> Array:
+    """(n, rows, OW, ..., O) to (n, rows, OW*..., O)."""
+    return place.reshape(*place.shape[:2], -1, place.shape[-1])
 
 
 def by_group(x: Array, groups: int) -> Array:
@@ -35,17 +129,8 @@ def by_group(x: Array, groups: int) -> Array:
     return xp.permute_dims(xp.reshape(x, (count, groups, width)), (1, 0, 2))
 
 
-def convolve(x: Array, weight: Array, window: Window, groups: int) -> Array:
-    """Sum over the taps and channels of every window: (N, *size, C) to (N, *output, O)."""
-    xp = array_namespace(x)
-    y = xp.matmul(lower(x, window, groups), by_group(weight, groups))  # (G, N*L, O/G)
-    return xp.reshape(xp.permute_dims(y, (1, 0, 2)), (x.shape[0], *window.output, weight.shape[-1]))
-
-
-def weight_gradient(x: Array, dy: Array, window: Window, groups: int) -> Array:
-    """Correlate the input with dy: (N, *size, C) and (N, *output, O) to (*kernel, C/G, O)."""
-    xp = array_namespace(x)
-    rows = xp.matrix_transpose(lower(x, window, groups))
-    dw = xp.matmul(rows, by_group(dy, groups))  # (G, taps*C/G, O/G)
-    shape = (*window.kernel, x.shape[-1] // groups, dy.shape[-1])
-    return xp.reshape(xp.permute_dims(dw, (1, 0, 2)), shape)
+def _bands(x: Array, window: Window, depth: int, fill: int = 0) -> list[Band]:
+    """Cut the work into bands that take `depth` numbers a window, and at least `fill` numbers each."""
+    itemsize = 4
+    row = math.prod(window.output[1:]) * depth * itemsize
+    return bands(x, x.shape[0], window.output[0], row, least=fill * itemsize)

@@ -1,18 +1,53 @@
-"""Which algorithm computes a convolution."""
+"""Which algorithm computes a convolution: a model of the work, the same for the same shapes, dtype and library."""
 
 from __future__ import annotations
 
-from types import ModuleType
+import math
 
-from xpconv.algorithms import direct
+from array_api_compat import array_namespace
 
-ALGORITHMS = {"direct": direct}
+from xpconv.algorithms import Algorithm
+from xpconv.algorithms.direct import Direct
+from xpconv.algorithms.winograd import Winograd
+from xpconv.backends import Array
+from xpconv.execution import multiplies_small
+from xpconv.windows import Window
+
+ALGORITHMS: dict[str, Algorithm] = {"direct": Direct(), "winograd": Winograd(4), "winograd2": Winograd(2)}
 
 
-def choose(name: str) -> ModuleType:
-    """Return the algorithm of this name; "auto" leaves the choice to the library."""
-    if name == "auto":
-        return direct
-    if name not in ALGORITHMS:
+def named(name: str, window: Window, groups: int) -> str:
+    """Return the name, or raise ValueError when there is no such algorithm or it cannot compute this convolution."""
+    if name != "auto" and name not in ALGORITHMS:
         raise ValueError(f"algorithm is {name!r}; choose one of auto, {', '.join(ALGORITHMS)}")
-    return ALGORITHMS[name]
+    if name != "auto" and not ALGORITHMS[name].supports(window, groups):
+        able = [other for other, way in ALGORITHMS.items() if way.supports(window, groups)]
+        raise ValueError(
+            f"algorithm {name!r} does not compute a kernel of {window.kernel} with stride "
+            f"{tuple(a.stride for a in window.axes)}, dilation {tuple(a.dilation for a in window.axes)} and {groups} "
+            f"groups; choose one of auto, {', '.join(able)}"
+        )
+    return name
+
+
+def choose(name: str, x: Array, filters: int, window: Window, groups: int, *, cached: bool = False) -> Algorithm:
+    """Return the algorithm of this name where it serves, and otherwise the one that the model takes to be fastest.
+
+    The model: F(4, 3) halves or quarters the products of an axis with three taps, but transforms every tile, and every
+    filter once a call unless that is `cached`; it wins where there are channels enough to pay for the tiles and tiles
+    enough to pay for the filters. It is left alone in float64, where the caller asked for accuracy.
+    """
+    if name != "auto" and ALGORITHMS[name].supports(window, groups):
+        return ALGORITHMS[name]
+    winograd = ALGORITHMS["winograd"]
+    channels, xp = x.shape[-1], array_namespace(x)
+    if (
+        len(window.axes) == 2
+        and winograd.supports(window, groups)
+        and x.dtype == xp.float32
+        and multiplies_small(x)
+        and min(channels, filters) >= 32
+        and (cached or x.shape[0] * math.prod(window.output) >= channels * filters // 300)
+    ):
+        return winograd
+    return ALGORITHMS["direct"]

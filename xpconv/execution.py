@@ -1,0 +1,207 @@
+"""Carrying out tasks: the one seam through which NumPy does what the standard cannot say.
+
+An algorithm cuts its work into bands (some images, some rows of windows) and says how one band is computed, in calls of
+the standard. Here the bands are brought together: on NumPy several threads fill one array in place, each band small
+enough for its processor's cache; elsewhere, where a library brings its own parallelism, bands are few and large.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import array_api_extra as xpx
+import numpy as np
+from array_api_compat import array_namespace, device, is_numpy_array
+
+from xpconv.backends import Array
+from xpconv.blas import small_product
+from xpconv.workers import lanes, run
+
+CACHE = 1 << 20  # bytes that the arrays of one task may take: the second-level cache of one processor
+
+
+class Band(NamedTuple):
+    """Some images, and some of the windows along their first axis."""
+
+    images: slice
+    rows: slice
+
+
+def bands(x: Array, batch: int, rows: int, size: float, least: float = 0) -> list[Band]:
+    """Cut the work into bands.
+
+    Parameters
+    ----------
+    x : array
+        Whose library carries the bands out.
+    batch, rows : int
+        Images, and windows along the first axis.
+    size : float
+        Bytes of intermediate arrays for one row of one image.
+    least : float
+        Bytes that a band takes though the cache be smaller, because a band costs something of its own.
+    """
+    limit = max(CACHE, least) if is_numpy_array(x) else WORKSPACE
+    at_once = max(1, int(limit // max(size, 1)))
+    if is_numpy_array(x) and batch * rows > 1:
+        at_once = min(at_once, math.ceil(batch * rows / lanes()))
+    if at_once < rows:
+        cuts = _even(rows, at_once)
+        return [Band(slice(n, n + 1), cut) for n in range(batch) for cut in cuts]
+    return [Band(cut, slice(0, rows)) for cut in _even(batch, at_once // max(rows, 1))]
+
+
+WORKSPACE = 1 << 28
+
+
+def _even(count: int, most: int) -> list[slice]:
+    """Cut `count` things into nearly equal ranges of at most `most`."""
+    parts = max(1, math.ceil(count / most))
+    return [slice(i * count // parts, (i + 1) * count // parts) for i in range(parts)]
+
+
+def assemble(
+    x: Array, shape: tuple[int, ...], plan: Sequence[Band], block: Callable[[Band, Array | None], Array]
+) -> Array:
+    """Make an array (N, rows, ...) of its bands.
+
+    `block` is given a band and, where the library writes in place, the part of the result to fill; it returns that part
+    once filled, or an array of the same shape.
+    """
+    if not is_numpy_array(x):
+        if len(plan) == 1:
+            return block(plan[0], None)
+        y = array_namespace(x).empty(shape, dtype=x.dtype, device=device(x))
+        for band in plan:
+            y = xpx.at(y)[band.images, band.rows, ...].set(block(band, None))
+        return y
+    y = np.empty(shape, x.dtype)
+
+    def fill(band: Band) -> None:
+        place = y[band]
+        made = block(band, place)
+        if made is not place:
+            place[...] = made
+
+    if len(plan) == 1:
+        fill(plan[0])
+    else:
+        run(fill, plan)
+    return y
+
+
+def total(x: Array, plan: Sequence[Band], part: Callable[[Band], Array]) -> Array:
+    """Add up the parts that the bands give, always in the same order."""
+    if not is_numpy_array(x) or len(plan) == 1:
+        result = part(plan[0])
+        for band in plan[1:]:
+            result = result + part(band)
+        return result
+    shares = _even(len(plan), math.ceil(len(plan) / lanes()))
+    sums: list[Array] = [None] * len(shares)
+
+    def add(share: int) -> None:
+        own = plan[shares[share]]
+        result = part(own[0])
+        for band in own[1:]:
+            result += part(band)
+        sums[share] = result
+
+    run(add, range(len(shares)))
+    result = sums[0]
+    for other in sums[1:]:
+        result += other
+    return result
+
+
+@functools.lru_cache(maxsize=64)
+def _constant(matrix: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    return np.frombuffer(matrix).reshape(shape).astype(dtype)
+
+
+def constant(matrix: np.ndarray[Any, Any], like: Array) -> Array:
+    """Return a small matrix of float64 as an array of the library, device and dtype of another."""
+    if is_numpy_array(like):
+        return _constant(matrix.tobytes(), matrix.shape, like.dtype)
+    return array_namespace(like).asarray(matrix.tolist(), dtype=like.dtype, device=device(like))
+
+
+def product(
+    matrix: np.ndarray[Any, Any], b: Array, order: Sequence[int] | None = None, place: Array | None = None
+) -> Array:
+    """Multiply the last axis but one of an array by a small matrix.
+
+    With `order` the axes of the result are handed on, and lie in memory, in that order; `place` is where to write them.
+    """
+    a = constant(matrix, b)
+    if not is_numpy_array(b):
+        y = array_namespace(b).matmul(a, b)
+        return y if order is None else array_namespace(b).permute_dims(y, tuple(order))
+    if order is None:
+        return np.matmul(a, b)
+    if place is None:
+        shape = (*b.shape[:-2], a.shape[0], b.shape[-1])
+        place = np.empty([shape[i] for i in order], b.dtype)
+    np.matmul(a, b, out=place.transpose(np.argsort(order)))
+    return place
+
+
+def has_views(x: Array) -> bool:
+    """Whether overlapping windows are views here, and a product reads them where they lie."""
+    return bool(is_numpy_array(x))
+
+
+def multiplies_small(x: Array) -> bool:
+    """Whether many small products run as fast here as one large one."""
+    return not is_numpy_array(x) or small_product() > 0
+
+
+def settled(x: Array) -> Array:
+    """Return the array lying in memory in the order of its axes, where a library lets that be said."""
+    return np.ascontiguousarray(x) if is_numpy_array(x) else x
+
+
+def lay_out(weight: Array) -> Array:
+    """(..., K, O) to (..., B, K, O/B): filters in blocks that lie together, as `times` multiplies by them best."""
+    xp, (depth, filters) = array_namespace(weight), weight.shape[-2:]
+    width = _block_width(depth, filters) if is_numpy_array(weight) else filters
+    blocks = xp.reshape(weight, (*weight.shape[:-1], filters // width, width))
+    blocks = xp.moveaxis(blocks, -2, -3)
+    return np.ascontiguousarray(blocks) if is_numpy_array(weight) else blocks
+
+
+def _block_width(depth: int, filters: int) -> int:
+    """Choose how many filters to multiply by at a time, so that at least eight rows make a small product."""
+    fitting = (w for w in (64, 48, 32, 16) if filters % w == 0 and 8 * depth * w <= small_product())
+    return filters if 8 * depth * filters <= small_product() and filters < 96 else next(fitting, filters)
+
+
+def times(rows: Array, laid: Array, place: Array | None = None) -> Array:
+    """Multiply (..., M, K) by filters that `lay_out` has laid out, into `place` (..., M, O) where one is given."""
+    xp, (blocks, depth, width) = array_namespace(rows), laid.shape[-3:]
+    if not is_numpy_array(rows):
+        return xp.matmul(rows, xp.squeeze(laid, axis=-3))
+    count = rows.shape[-2]
+    if place is None:
+        lead = np.broadcast_shapes(rows.shape[:-2], laid.shape[:-3])
+        place = np.empty((*lead, count, blocks * width), rows.dtype)
+    step = _step(count, small_product() // (depth * width)) if blocks > 1 or small_product() else count
+    whole = count - count % step
+    for part in (slice(0, whole), slice(whole, count)):
+        if part.start < part.stop:
+            size = min(step, part.stop - part.start)
+            a = rows[..., None, part, :].reshape(*rows.shape[:-2], 1, -1, size, depth)
+            y = place[..., part, :].reshape(*place.shape[:-2], -1, size, blocks, width)
+            np.matmul(a, laid[..., :, None, :, :], out=np.moveaxis(y, -2, -4))
+    return place
+
+
+def _step(count: int, most: int) -> int:
+    """Rows to multiply at a time: all of them unless a small product takes at least eight, then an even share."""
+    if most < 8 or count <= most:
+        return count
+    even = next((step for step in range(most, most // 2, -1) if count % step == 0), 0)
+    return even or count // -(-count // most)

@@ -1,0 +1,113 @@
+"""A small pool of threads for tasks that NumPy computes without holding the interpreter.
+
+Each worker is bound to one processor, where its share of the data stays in cache, and the caller waits: threads that
+hand the interpreter to each other otherwise tend to land on one processor. Nothing is started at import; a forked child
+starts its own workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from xpconv.blas import one_thread, openblas
+
+T = TypeVar("T")
+
+
+@functools.cache
+def processors() -> tuple[int, ...]:
+    """Processors to work on: those this process may use, at most XPCONV_NUM_THREADS of them."""
+    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    wanted = os.environ.get("XPCONV_NUM_THREADS", "")
+    if wanted and not (wanted.isdigit() and int(wanted) > 0):
+        raise ValueError(f"XPCONV_NUM_THREADS is {wanted!r}; give a whole number of at least 1")
+    return tuple(usable[: int(wanted or len(usable))])
+
+
+class Workers:
+    """Threads that take tasks, one for each processor."""
+
+    def __init__(self, cpus: Iterable[int]) -> None:
+        self.jobs: list[queue.SimpleQueue[Callable[[], None]]] = []
+        for cpu in cpus:
+            jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+            self.jobs.append(jobs)
+            threading.Thread(target=self._work, args=(cpu, jobs), name=f"xpconv-{cpu}", daemon=True).start()
+
+    @staticmethod
+    def _work(cpu: int, jobs: queue.SimpleQueue[Callable[[], None]]) -> None:
+        _here.working = True
+        with contextlib.suppress(AttributeError, OSError):  # no binding on this system: work wherever we are put
+            os.sched_setaffinity(threading.get_native_id(), {cpu})
+        while True:
+            jobs.get()()
+
+    def run(self, function: Callable[[T], object], tasks: Iterable[T]) -> None:
+        """Call the function on every task and wait; raise the first exception once all workers have stopped."""
+        rest, lock, done = iter(tasks), threading.Lock(), threading.Semaphore(0)
+        failures: list[BaseException] = []
+
+        def job() -> None:
+            try:
+                while not failures:
+                    with lock:
+                        task = next(rest, _END)
+                    if task is _END:
+                        break
+                    function(task)  # type: ignore[arg-type]
+            except BaseException as failure:
+                failures.append(failure)
+            finally:
+                done.release()
+
+        for jobs in self.jobs:
+            jobs.put(job)
+        for _ in self.jobs:
+            done.acquire()
+        if failures:
+            raise failures[0]
+
+
+_END = object()
+_here = threading.local()
+_hiring = threading.Lock()
+_hired: list[Workers] = []
+
+
+def _workers() -> Workers:
+    with _hiring:
+        if not _hired:
+            _hired.append(Workers(processors()))
+        return _hired[0]
+
+
+def _forget() -> None:
+    global _hiring
+    _hiring = threading.Lock()
+    _hired.clear()
+    processors.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def lanes() -> int:
+    """How many tasks run at a time here: 1 on a worker, and where BLAS cannot be held at one thread."""
+    return 1 if getattr(_here, "working", False) or openblas() is None else len(processors())
+
+
+def run(function: Callable[[T], object], tasks: Iterable[T]) -> None:
+    """Call the function on every task, side by side where that can be done."""
+    if lanes() > 1:
+        with one_thread():
+            _workers().run(function, tasks)
+        return
+    for task in tasks:
+        function(task)
