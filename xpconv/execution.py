@@ -164,18 +164,34 @@ def settled(x: Array) -> Array:
     return np.ascontiguousarray(x) if is_numpy_array(x) else x
 
 
-def lay_out(weight: Array) -> Array:
-    """(..., K, O) to (..., B, K, O/B): filters in blocks that lie together, as `times` multiplies by them best."""
-    xp, (depth, filters) = array_namespace(weight), weight.shape[-2:]
-    width = _block_width(depth, filters) if is_numpy_array(weight) else filters
-    blocks = xp.reshape(weight, (*weight.shape[:-1], filters // width, width))
-    blocks = xp.moveaxis(blocks, -2, -3)
-    return np.ascontiguousarray(blocks) if is_numpy_array(weight) else blocks
+def lay_out(
+    weight: Array, lead: tuple[int, ...], piece: Callable[[slice, int, Array | None], Array | None]
+) -> Array:
+    """Make (*lead, B, K, O/B) of (..., K, O): filters in blocks that lie together, as `times` multiplies by them best.
+
+    Parameters
+    ----------
+    weight : array, shape (..., K, O)
+        Whose library, dtype and last two axes the result has.
+    lead : tuple of int
+        Leading axes of the result.
+    piece : callable
+        Given a slice of K, the number of blocks B and, where the library writes in place, the part ``(*lead, B, k, O/B)``
+        of the result to fill, returns that part.
+    """
+    depth, filters = weight.shape[-2:]
+    if not is_numpy_array(weight):
+        return piece(slice(0, depth), 1, None)
+    width = _block_width(depth, filters)
+    blocks = np.empty((*lead, filters // width, depth, width), weight.dtype)
+    parts = _even(depth, max(1, CACHE // (4 * math.prod(lead) * filters)))
+    run(lambda part: piece(part, filters // width, blocks[..., part, :]), parts)
+    return blocks
 
 
 def _block_width(depth: int, filters: int) -> int:
     """Choose how many filters to multiply by at a time, so that at least eight rows make a small product."""
-    fitting = (w for w in (64, 48, 32, 16) if filters % w == 0 and 8 * depth * w <= small_product())
+    fitting = (w for w in (64, 48, 32) if filters % w == 0 and 8 * depth * w <= small_product())
     return filters if 8 * depth * filters <= small_product() and filters < 96 else next(fitting, filters)
 
 
@@ -200,8 +216,5 @@ def times(rows: Array, laid: Array, place: Array | None = None) -> Array:
 
 
 def _step(count: int, most: int) -> int:
-    """Rows to multiply at a time: all of them unless a small product takes at least eight, then an even share."""
-    if most < 8 or count <= most:
-        return count
-    even = next((step for step in range(most, most // 2, -1) if count % step == 0), 0)
-    return even or count // -(-count // most)
+    """Choose how many rows to multiply at a time: whole eights, for the kernel for small matrices keeps eight in hand."""
+    return count if most < 8 or count <= most else most - most % 8

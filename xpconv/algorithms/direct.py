@@ -28,7 +28,17 @@ class Direct:
 
     def prepare(self, weight: Array, groups: int) -> Array:
         """(*kernel, C/G, O) to (G, B, taps*C/G, O/G/B): filters in the blocks that `times` wants."""
-        return lay_out(by_group(weight, groups))
+        xp, matrices = array_namespace(weight), by_group(weight, groups)  # (G, taps*C/G, O/G)
+
+        def piece(part: slice, blocks: int, place: Array | None) -> Array:
+            rows = matrices[:, part, :]
+            rows = xp.moveaxis(xp.reshape(rows, (*rows.shape[:2], blocks, -1)), 2, 1)
+            if place is None:
+                return rows
+            place[...] = rows
+            return place
+
+        return lay_out(matrices, (groups,), piece)
 
     def convolve(self, x: Array, prepared: Array, bias: Array | None, window: Window, groups: int) -> Array:
         """Sum over the taps and channels of every window: (N, *size, C) to (N, *output, O)."""
@@ -50,7 +60,9 @@ class Direct:
             return y if place is None else place
 
         depth = window.taps * x.shape[-1] // (window.kernel[0] if in_views else 1)
-        return assemble(x, (x.shape[0], *window.output, filters), _bands(x, window, depth + filters), block)
+        # A band reads all filters, so it should have as many numbers of its own.
+        plan = _bands(x, window, depth + filters, fill=window.taps * x.shape[-1] * filters // groups)
+        return assemble(x, (x.shape[0], *window.output, filters), plan, block)
 
     def weight_gradient(self, x: Array, dy: Array, window: Window, groups: int) -> Array:
         """Correlate the input with dy: (N, *size, C) and (N, *output, O) to (*kernel, C/G, O)."""
@@ -74,18 +86,11 @@ def lower(x: Array, window: Window, groups: int) -> Array:
     count, width = x.shape[0] * math.prod(window.output), x.shape[-1] // groups
     patches = cut(x, window, first=1)  # (N, OH, KH, OW, KW, C)
     outputs, taps = range(1, 1 + 2 * axes, 2), range(2, 2 + 2 * axes, 2)
-    if groups == 1 and window.kernel[-1] * width < SHORT_RUN < window.output[-1]:
-        columns = xp.permute_dims(patches, (*taps, 1 + 2 * axes, 0, *outputs))  # (KH, KW, C, N, OH, OW)
-        return xp.matrix_transpose(xp.reshape(columns, (1, window.taps * width, count)))
     patches = xp.permute_dims(patches, (0, *outputs, *taps, 1 + 2 * axes))  # (N, OH, OW, KH, KW, C)
     if groups == 1:
         return xp.reshape(patches, (1, count, window.taps * width))
     patches = xp.reshape(patches, (count, window.taps, groups, width))
     return xp.reshape(xp.permute_dims(patches, (2, 0, 1, 3)), (groups, count, window.taps * width))
-
-
-# A copy of fewer numbers than this in a row costs more than it moves: then the windows are laid side by side instead.
-SHORT_RUN = 24
 
 
 def lower_in_views(x: Array, window: Window) -> Array:
@@ -112,7 +117,6 @@ def _in_views(x: Array, window: Window) -> bool:
         and first.kernel > 1
         and first.dilation == 1
         and beside >= 14
-        and math.prod(window.kernel[1:]) * x.shape[-1] >= SHORT_RUN
         and window.taps * x.shape[-1] <= 1200
     )
 

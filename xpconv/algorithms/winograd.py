@@ -24,7 +24,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from xpconv.backends import Array
-from xpconv.execution import Band, assemble, bands, lay_out, product, times, total
+from xpconv.execution import Band, assemble, bands, lay_out, product, settled, times, total
 from xpconv.frames import extend, frames
 from xpconv.windows import Axis, Window
 
@@ -84,9 +84,14 @@ class Winograd:
 
     def prepare(self, weight: Array, groups: int) -> Array:
         """(*kernel, C, O) to (T, B, C, O/B): transformed filters, in the blocks that `times` wants."""
-        axes = weight.ndim - 2
-        places = on_leading_axes(transforms(self.m).filters, weight, axes)
-        return lay_out(array_namespace(weight).reshape(places, (-1, *weight.shape[-2:])))
+        xp, axes = array_namespace(weight), weight.ndim - 2
+        matrix = nested(transforms(self.m).filters, axes)
+
+        def piece(part: slice, blocks: int, place: Array | None) -> Array:
+            taps = xp.reshape(settled(weight[..., part, :]), (matrix.shape[1], part.stop - part.start, blocks, -1))
+            return product(matrix, xp.permute_dims(taps, (1, 2, 0, 3)), (2, 1, 0, 3), place)
+
+        return lay_out(weight, (matrix.shape[0],), piece)
 
     def convolve(self, x: Array, prepared: Array, bias: Array | None, window: Window, groups: int) -> Array:
         """Sum over the taps and channels of every window: (N, *size, C) to (N, *output, O)."""
@@ -120,8 +125,8 @@ class Winograd:
 
         channels, filters = x.shape[-1], dy.shape[-1]
         plan = self._bands(x, tiles, window.output[0], channels + filters)
-        dplaces = xp.reshape(total(x, plan, part_of), (self.m + TAPS - 1,) * axes + (channels, filters))
-        return on_leading_axes(matrices.filters.T, dplaces, axes)
+        dplaces = xp.reshape(total(x, plan, part_of), (-1, channels * filters))  # (T, C*O)
+        return xp.reshape(product(nested(matrices.filters.T, axes), dplaces), (*window.kernel, channels, filters))
 
     def _tiles(self, window: Window, size: int) -> Window:
         """Tiles of the input as windows."""
@@ -179,6 +184,16 @@ def transformed(x: Array, matrix: np.ndarray, tiles: Window) -> Array:
         if not last:
             v = xp.reshape(v, (*lead[:-1], matrix.shape[0], *rest))
     return xp.reshape(v, (matrix.shape[0] ** axes, -1, x.shape[-1]))
+
+
+@functools.cache
+def _kronecker(matrix: bytes, rows: int, axes: int) -> np.ndarray:
+    return functools.reduce(np.kron, [np.frombuffer(matrix).reshape(rows, -1)] * axes)
+
+
+def nested(matrix: np.ndarray, axes: int) -> np.ndarray:
+    """Return the one matrix that does what this one does along every axis."""
+    return _kronecker(matrix.tobytes(), matrix.shape[0], axes)
 
 
 def on_leading_axes(matrix: np.ndarray, x: Array, axes: int) -> Array:
