@@ -1,4 +1,7 @@
-"""Normalization: subtract a mean, divide by a standard deviation, scale and shift."""
+"""Normalization: subtract a mean, divide by a standard deviation, scale and shift.
+
+The four operators differ in which elements share their statistics; `xpconv.standardization` does the arithmetic.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,13 @@ from typing import Any
 from xpconv.arrays import namespace, one_dtype, shaped
 from xpconv.backends import Array, Pullback
 from xpconv.operators import operator
+from xpconv.precision import accumulated
+from xpconv.standardization import by_channel, standardize
+from xpconv.windows import whole_number
 
 
 @operator
+@accumulated
 def batch_norm(
     x: Array,
     gamma: Array | None = None,
@@ -55,52 +62,172 @@ def batch_norm(
     ----------
     Ioffe and Szegedy, "Batch Normalization" (2015); Saito, *Deep Learning from Scratch*, section 6.3.
     """
-    xp = namespace(x=x, gamma=gamma, beta=beta, mean=mean, var=var)
-    one_dtype(xp, "real floating", x=x, gamma=gamma, beta=beta, mean=mean, var=var)
-    if x.ndim < 2:
-        raise ValueError(f"x has shape {tuple(x.shape)}; give (N, C) or (N, C, ...)")
-    for name, array in (("gamma", gamma), ("beta", beta), ("mean", mean), ("var", var)):
-        shaped(name, array, (x.shape[1],), "one number for each channel")
+    _fitting(x, eps, gamma=gamma, beta=beta, mean=mean, var=var)
     if (mean is None) != (var is None):
         raise ValueError("one of mean and var is given; give both, or neither to use those of x")
-    if not eps > 0:
-        raise ValueError(f"eps is {eps!r}; give a number above 0")
-    others = (0, *range(2, x.ndim))
-    count = math.prod(x.shape[i] for i in others)
-    own = mean is None
-    if own and count == 0:
-        raise ValueError(f"x has shape {tuple(x.shape)}; give at least one element a channel, or mean and var")
+    statistics = None if mean is None else (mean, var)
+    y, mean, var, pullback = by_channel(x, 1, x.shape[1], gamma, beta, statistics, eps)
+    return ((y, mean, var) if return_statistics else y), pullback
 
-    def channelwise(values: Array) -> Array:
-        """(C,) as an array that broadcasts over x."""
-        return xp.reshape(values, (1, -1) + (1,) * (x.ndim - 2))
 
-    def total(values: Array) -> Array:
-        return xp.sum(values, axis=others, dtype=values.dtype)
+@operator
+@accumulated
+def group_norm(
+    x: Array, gamma: Array | None = None, beta: Array | None = None, *, groups: int, eps: float = 1e-5
+) -> tuple[Array, Pullback]:
+    """Normalize every group of neighbouring channels of every sample, over its channels and the spatial axes.
 
-    if own:
-        mean = total(x) / count
-        centred = x - channelwise(mean)
-        var = total(centred * centred) / count
-    else:
-        centred = x - channelwise(mean)
-    scale = 1 / xp.sqrt(var + eps)  # type: ignore[operator]  # (C,)
-    normal = centred * channelwise(scale)
-    y = normal
-    if gamma is not None:
-        y = y * channelwise(gamma)
-    if beta is not None:
-        y = y + channelwise(beta)
+    Parameters
+    ----------
+    x : array, shape (N, C) or (N, C, *size)
+        Of a real floating dtype.
+    gamma, beta : array, shape (C,), optional
+        Scale and shift after normalization.
+    groups : int
+        How many groups to make of the channels; a divisor of C.
+    eps : float
+        Added to the variance; above 0.
+
+    Returns
+    -------
+    array
+        The shape and dtype of `x`.
+
+    Raises
+    ------
+    TypeError
+        When the arrays are of several libraries or dtypes, or not real floating.
+    ValueError
+        When shapes or devices do not fit, `groups` does not divide the channels, `eps` is not above 0, or a sample is
+        empty.
+
+    References
+    ----------
+    Wu and He, "Group normalization" (2018).
+    """
+    _fitting(x, eps, gamma=gamma, beta=beta)
+    batch, channels = x.shape[:2]
+    if channels % whole_number("groups", groups, least=1):
+        raise ValueError(f"x has {channels} channels and groups is {groups}; give a divisor of {channels}")
+    y, _, _, pullback = by_channel(x, batch, groups, gamma, beta, None, eps)
+    return y, pullback
+
+
+@operator
+@accumulated
+def instance_norm(
+    x: Array, gamma: Array | None = None, beta: Array | None = None, *, eps: float = 1e-5
+) -> tuple[Array, Pullback]:
+    """Normalize every channel of every sample over the spatial axes.
+
+    Parameters
+    ----------
+    x : array, shape (N, C, *size)
+        Of a real floating dtype.
+    gamma, beta : array, shape (C,), optional
+        Scale and shift after normalization.
+    eps : float
+        Added to the variance; above 0.
+
+    Returns
+    -------
+    array
+        The shape and dtype of `x`.
+
+    Raises
+    ------
+    TypeError
+        When the arrays are of several libraries or dtypes, or not real floating.
+    ValueError
+        When shapes or devices do not fit, `x` has no spatial axis, `eps` is not above 0, or a sample is empty.
+
+    References
+    ----------
+    Ulyanov, Vedaldi and Lempitsky, "Instance normalization" (2016).
+    """
+    _fitting(x, eps, gamma=gamma, beta=beta)
+    batch, channels = x.shape[:2]
+    if x.ndim < 3:
+        raise ValueError(f"x has shape {tuple(x.shape)}; give (N, C, ...) with at least one spatial axis")
+    y, _, _, pullback = by_channel(x, batch, channels, gamma, beta, None, eps)
+    return y, pullback
+
+
+@operator
+@accumulated
+def layer_norm(
+    x: Array, gamma: Array | None = None, beta: Array | None = None, *, axis: int = 1, eps: float = 1e-5
+) -> tuple[Array, Pullback]:
+    """Normalize over all axes from one on: by default every sample by itself.
+
+    Parameters
+    ----------
+    x : array
+        Of a real floating dtype.
+    gamma, beta : array, shape x.shape[axis:], optional
+        Scale and shift after normalization.
+    axis : int
+        The first axis to normalize over; -1 is the last alone.
+    eps : float
+        Added to the variance; above 0.
+
+    Returns
+    -------
+    array
+        The shape and dtype of `x`.
+
+    Raises
+    ------
+    TypeError
+        When the arrays are of several libraries or dtypes, or not real floating.
+    ValueError
+        When shapes or devices do not fit, `x` has no such axis, `eps` is not above 0, or there is nothing to normalize
+        over.
+
+    References
+    ----------
+    Ba, Kiros and Hinton, "Layer normalization" (2016).
+    """
+    xp = namespace(x=x, gamma=gamma, beta=beta)
+    one_dtype(xp, "real floating", x=x, gamma=gamma, beta=beta)
+    shape = tuple(x.shape)
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"x has shape {shape} and axis is {axis}; give an axis of x")
+    _above_zero(eps)
+    behind = shape[axis:]
+    if 0 in behind:
+        raise ValueError(f"x has shape {shape}; give at least one element to normalize over from axis {axis} on")
+    for name, array in (("gamma", gamma), ("beta", beta)):
+        shaped(name, array, behind, f"what x has from axis {axis} on")
+    width = math.prod(behind)
+    blocks = (math.prod(shape[: axis % x.ndim]), 1, 1, 1, 1, width)
+
+    def laid_out(values: Array | None) -> Array | None:
+        return None if values is None else xp.reshape(values, (1, 1, 1, 1, 1, width))
+
+    y, _, _, to_blocks = standardize(xp.reshape(x, blocks), laid_out(gamma), laid_out(beta), None, eps)
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
-        dgamma, dbeta = total(dy * normal), total(dy)
-        weight = scale if gamma is None else scale * gamma
-        dx, dmean, dvar = dy * channelwise(weight), None, None
-        if own:
-            dx = dx - channelwise(weight / count) * (channelwise(dbeta) + normal * channelwise(dgamma))
-        else:
-            dmean = -dbeta * weight
-            dvar = -dgamma * weight * scale / 2
-        return dx, None if gamma is None else dgamma, None if beta is None else dbeta, dmean, dvar
+        dx, dgamma, dbeta, _, _ = to_blocks(xp.reshape(dy, blocks))
+        return (
+            xp.reshape(dx, shape),
+            None if gamma is None else xp.reshape(dgamma, behind),
+            None if beta is None else xp.reshape(dbeta, behind),
+        )
 
-    return ((y, mean, var) if return_statistics else y), pullback
+    return xp.reshape(y, shape), pullback
+
+
+def _fitting(x: Array, eps: float, **by_name: Array | None) -> None:
+    """Raise unless x is (N, C, ...), the others hold one number for each channel, and eps keeps the root from zero."""
+    one_dtype(namespace(x=x, **by_name), "real floating", x=x, **by_name)
+    if x.ndim < 2:
+        raise ValueError(f"x has shape {tuple(x.shape)}; give (N, C) or (N, C, ...)")
+    for name, array in by_name.items():
+        shaped(name, array, (x.shape[1],), "one number for each channel")
+    _above_zero(eps)
+
+
+def _above_zero(eps: float) -> None:
+    if not eps > 0:
+        raise ValueError(f"eps is {eps!r}; give a number above 0")

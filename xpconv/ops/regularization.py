@@ -36,6 +36,10 @@ def dropout(x: Array, *, ratio: float = 0.5, rng: np.random.Generator | None = N
     ValueError
         When `ratio` is not in [0, 1).
 
+    Notes
+    -----
+    A compiler that traces, such as `jax.jit`, draws while it traces, and then drops the same elements at each call.
+
     References
     ----------
     Srivastava et al., "Dropout: A simple way to prevent neural networks from overfitting" (2014); Saito, *Deep Learning
@@ -50,4 +54,4 @@ def dropout(x: Array, *, ratio: float = 0.5, rng: np.random.Generator | None = N
     if not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng is a {type(rng).__name__}; give a numpy.random.Generator")
     kept = xp.asarray(rng.random(tuple(x.shape), dtype=np.float32) >= ratio, device=device(x))
-    return xp.where(kept, x, xp.zeros_like(x)), lambda dy: (xp.where(kept, dy, xp.zeros_like(dy)),)
+    return xp.where(kept, x, 0), lambda dy: (xp.where(kept, dy, 0),)

@@ -1,0 +1,37 @@
+"""Broadcasting and its adjoint, summing, arranged so that the innermost loop of a library is long.
+
+An elementwise operation of channels-last images with one number a channel has an inner loop as short as there are
+channels. Laid out along a whole row of the image, the numbers let it run over ``W*C`` elements; summing axis by axis,
+from the outermost, does the same for a sum, and its chains of additions are no longer than the axes are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from array_api_compat import array_namespace
+
+from xpconv.backends import Array
+
+
+def total(x: Array, axes: Sequence[int]) -> Array:
+    """Sum over these axes, which stay with length 1."""
+    xp = array_namespace(x)
+    for axis in axes:
+        if x.shape[axis] != 1:
+            x = xp.sum(x, axis=axis, keepdims=True, dtype=x.dtype)
+    return x
+
+
+def total_like(x: Array, shape: tuple[int, ...]) -> Array:
+    """Sum down to a shape that broadcasts to that of x: the adjoint of broadcasting."""
+    lead = x.ndim - len(shape)
+    shared = [i for i in range(x.ndim) if i < lead or shape[i - lead] == 1]
+    return array_namespace(x).reshape(total(x, shared), shape)
+
+
+def along(values: Array, axis: int, length: int) -> Array:
+    """Repeat values of length 1 along an axis, in memory."""
+    if length == 1:
+        return values
+    return array_namespace(values).tile(values, tuple(length if i == axis else 1 for i in range(values.ndim)))
