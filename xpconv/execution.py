@@ -20,7 +20,9 @@ from xpconv.backends import Array
 from xpconv.blas import small_product
 from xpconv.workers import lanes, run
 
-CACHE = 1 << 20  # bytes that the arrays of one task may take: the second-level cache of one processor
+ITEMSIZE = 4  # bytes of a number: the plan is made for float32, and serves other dtypes too
+CACHE = 1 << 20  # bytes that a task may take on NumPy: the second-level cache of one processor
+WORKSPACE = 1 << 28  # bytes that a task may take elsewhere
 
 
 class Band(NamedTuple):
@@ -30,7 +32,7 @@ class Band(NamedTuple):
     rows: slice
 
 
-def bands(x: Array, batch: int, rows: int, size: float, least: float = 0) -> list[Band]:
+def bands(x: Array, batch: int, rows: int, numbers: int, least: int = 0) -> list[Band]:
     """Cut the work into bands.
 
     Parameters
@@ -39,22 +41,19 @@ def bands(x: Array, batch: int, rows: int, size: float, least: float = 0) -> lis
         Whose library carries the bands out.
     batch, rows : int
         Images, and windows along the first axis.
-    size : float
-        Bytes of intermediate arrays for one row of one image.
-    least : float
-        Bytes that a band takes though the cache be smaller, because a band costs something of its own.
+    numbers : int
+        Numbers that intermediate arrays hold for one row of one image.
+    least : int
+        Numbers that a band may hold though the cache be smaller, because a band costs something of its own.
     """
-    limit = max(CACHE, least) if is_numpy_array(x) else WORKSPACE
-    at_once = max(1, int(limit // max(size, 1)))
+    limit = max(CACHE, least * ITEMSIZE) if is_numpy_array(x) else WORKSPACE
+    at_once = max(1, limit // max(1, numbers * ITEMSIZE))
     if is_numpy_array(x) and batch * rows > 1:
         at_once = min(at_once, math.ceil(batch * rows / lanes()))
     if at_once < rows:
         cuts = _even(rows, at_once)
         return [Band(slice(n, n + 1), cut) for n in range(batch) for cut in cuts]
     return [Band(cut, slice(0, rows)) for cut in _even(batch, at_once // max(rows, 1))]
-
-
-WORKSPACE = 1 << 28
 
 
 def _even(count: int, most: int) -> list[slice]:
@@ -90,6 +89,24 @@ def assemble(
         fill(plan[0])
     else:
         run(fill, plan)
+    return y
+
+
+def over_images(function: Callable[..., Array], *arrays: Array) -> Array:
+    """Apply a function that treats every image by itself, to arrays that all have the images first."""
+    batch = arrays[0].shape[0]
+    most = max(1, CACHE * batch // (1 + sum(a.nbytes for a in arrays))) if is_numpy_array(arrays[0]) else batch
+    if batch <= most:
+        return function(*arrays)
+    first, *rest = _even(batch, most)
+    made = function(*(a[first] for a in arrays))
+    y = np.empty_like(made, shape=(batch, *made.shape[1:]))
+    y[first] = made
+
+    def fill(images: slice) -> None:
+        y[images] = function(*(a[images] for a in arrays))
+
+    run(fill, rest)
     return y
 
 
@@ -164,9 +181,7 @@ def settled(x: Array) -> Array:
     return np.ascontiguousarray(x) if is_numpy_array(x) else x
 
 
-def lay_out(
-    weight: Array, lead: tuple[int, ...], piece: Callable[[slice, int, Array | None], Array | None]
-) -> Array:
+def lay_out(weight: Array, lead: tuple[int, ...], piece: Callable[[slice, int, Array | None], Array | None]) -> Array:
     """Make (*lead, B, K, O/B) of (..., K, O): filters in blocks that lie together, as `times` multiplies by them best.
 
     Parameters
@@ -176,15 +191,15 @@ def lay_out(
     lead : tuple of int
         Leading axes of the result.
     piece : callable
-        Given a slice of K, the number of blocks B and, where the library writes in place, the part ``(*lead, B, k, O/B)``
-        of the result to fill, returns that part.
+        Given a slice of K, the number of blocks B and, where the library writes in place, the part
+        ``(*lead, B, k, O/B)`` of the result to fill, returns that part.
     """
     depth, filters = weight.shape[-2:]
     if not is_numpy_array(weight):
         return piece(slice(0, depth), 1, None)
     width = _block_width(depth, filters)
     blocks = np.empty((*lead, filters // width, depth, width), weight.dtype)
-    parts = _even(depth, max(1, CACHE // (4 * math.prod(lead) * filters)))
+    parts = _even(depth, max(1, CACHE // (ITEMSIZE * math.prod(lead) * filters)))
     run(lambda part: piece(part, filters // width, blocks[..., part, :]), parts)
     return blocks
 
@@ -216,5 +231,5 @@ def times(rows: Array, laid: Array, place: Array | None = None) -> Array:
 
 
 def _step(count: int, most: int) -> int:
-    """Choose how many rows to multiply at a time: whole eights, for the kernel for small matrices keeps eight in hand."""
+    """Choose how many rows to multiply at a time: whole eights, which the kernel for small matrices likes best."""
     return count if most < 8 or count <= most else most - most % 8

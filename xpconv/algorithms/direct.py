@@ -42,26 +42,28 @@ class Direct:
 
     def convolve(self, x: Array, prepared: Array, bias: Array | None, window: Window, groups: int) -> Array:
         """Sum over the taps and channels of every window: (N, *size, C) to (N, *output, O)."""
-        xp = array_namespace(x)
-        filters = groups * prepared.shape[1] * prepared.shape[3]
+        xp, filters = array_namespace(x), groups * prepared.shape[1] * prepared.shape[3]
         in_views = groups == 1 and _in_views(x, window)
 
         def block(band: Band, place: Array | None) -> Array:
             elements, part = window.part(band.rows.start, band.rows.stop)
-            x_part = x[band.images, elements, ...]
-            if in_views:
-                y = times(lower_in_views(x_part, part), prepared[0], _merged(place))
+            some = x[band.images, elements, ...]
+            if in_views and place is not None:
+                rows = lower_in_views(some, part)  # (n, OH, OW, K)
+                times(rows, prepared[0], place.reshape(*rows.shape[:3], filters))
                 y = place
             else:
-                y = times(lower(x_part, part, groups), prepared, None if place is None else by_group(place, groups))
+                rows = lower(some, part, groups)  # (G, P, K)
+                y = times(rows, prepared, None if place is None else by_group(place, groups))
                 y = xp.reshape(xp.permute_dims(y, (1, 0, 2)), (-1, *part.output, filters))
             if bias is not None:
                 y += bias
             return y if place is None else place
 
-        depth = window.taps * x.shape[-1] // (window.kernel[0] if in_views else 1)
+        depth = window.taps * x.shape[-1]
+        lowered = depth // window.kernel[0] if in_views else depth
         # A band reads all filters, so it should have as many numbers of its own.
-        plan = _bands(x, window, depth + filters, fill=window.taps * x.shape[-1] * filters // groups)
+        plan = _bands(x, window, lowered + filters, least=depth * filters // groups)
         return assemble(x, (x.shape[0], *window.output, filters), plan, block)
 
     def weight_gradient(self, x: Array, dy: Array, window: Window, groups: int) -> Array:
@@ -74,7 +76,8 @@ class Direct:
             return xp.matmul(xp.matrix_transpose(rows), by_group(dy[band.images, band.rows, ...], groups))
 
         depth = window.taps * x.shape[-1]
-        plan = _bands(x, window, depth + filters, fill=2 * depth * filters // groups)
+        # A band adds up a whole gradient, so it should have twice as many numbers of its own.
+        plan = _bands(x, window, depth + filters, least=2 * depth * filters // groups)
         dw = total(x, plan, part_of)  # (G, K, O/G)
         shape = (*window.kernel, x.shape[-1] // groups, filters)
         return xp.reshape(xp.permute_dims(dw, (1, 0, 2)), shape)
@@ -121,11 +124,6 @@ def _in_views(x: Array, window: Window) -> bool:
     )
 
 
-def _merged(place: Array) -> Array:
-    """(n, rows, OW, ..., O) to (n, rows, OW*..., O)."""
-    return place.reshape(*place.shape[:2], -1, place.shape[-1])
-
-
 def by_group(x: Array, groups: int) -> Array:
     """(..., O) to (G, prod(...), O/G)."""
     xp = array_namespace(x)
@@ -133,8 +131,6 @@ def by_group(x: Array, groups: int) -> Array:
     return xp.permute_dims(xp.reshape(x, (count, groups, width)), (1, 0, 2))
 
 
-def _bands(x: Array, window: Window, depth: int, fill: int = 0) -> list[Band]:
-    """Cut the work into bands that take `depth` numbers a window, and at least `fill` numbers each."""
-    itemsize = 4
-    row = math.prod(window.output[1:]) * depth * itemsize
-    return bands(x, x.shape[0], window.output[0], row, least=fill * itemsize)
+def _bands(x: Array, window: Window, numbers: int, least: int) -> list[Band]:
+    """Cut the work into bands, each window of which takes so many numbers."""
+    return bands(x, x.shape[0], window.output[0], math.prod(window.output[1:]) * numbers, least)

@@ -145,8 +145,8 @@ class Winograd:
     def _bands(self, x: Array, tiles: Window, rows: int, numbers: int) -> list[Band]:
         """Cut the work into bands of whole tiles, of `numbers` numbers for each place of a tile."""
         places = (self.m + TAPS - 1) ** len(tiles.axes)
-        row = math.prod(tiles.output[1:]) * places * numbers * 4
-        plan = bands(x, x.shape[0], tiles.output[0], row, least=TILES * places * numbers * 4)
+        row = math.prod(tiles.output[1:]) * places * numbers
+        plan = bands(x, x.shape[0], tiles.output[0], row, least=TILES * places * numbers)
         return [Band(band.images, slice(band.rows.start * self.m, min(rows, band.rows.stop * self.m))) for band in plan]
 
     def _restored(self, products: Array, tiles: Window, output: tuple[int, ...], place: Array | None) -> Array:

@@ -1,0 +1,167 @@
+"""Every algorithm against the loop oracle, the model that chooses between them, and bands of any size."""
+
+import itertools
+
+import numpy as np
+import pytest
+import reference as ref
+
+import xpconv
+from xpconv import execution
+from xpconv.algorithms.selection import ALGORITHMS, choose
+from xpconv.algorithms.winograd import transforms
+from xpconv.testing import assert_close
+from xpconv.windows import window
+
+# (x, weight), for kernels of three taps an axis: what every algorithm can compute
+SHAPES = {
+    "1 axis": ((2, 3, 11), (4, 3, 3)),
+    "2 axes": ((2, 3, 7, 9), (5, 3, 3, 3)),
+    "2 axes, whole tiles": ((1, 4, 8, 8), (2, 4, 3, 3)),
+    "2 axes, smaller than a tile": ((2, 2, 3, 3), (3, 2, 3, 3)),
+    "3 axes": ((1, 2, 5, 4, 6), (3, 2, 3, 3, 3)),
+}
+
+
+def arrays(shapes, seed=0):
+    rng = np.random.default_rng(seed)
+    x, weight = (rng.standard_normal(shape) for shape in shapes)
+    return x, weight, rng.standard_normal(weight.shape[0])
+
+
+@pytest.mark.parametrize("pad", [0, 1, "same"], ids=str)
+@pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_values_and_gradients(backend, algorithm, shapes, pad):
+    x, weight, bias = arrays(shapes)
+    given = [backend.asarray(a) for a in (x, weight, bias)]
+    y, pullback = xpconv.vjp(xpconv.conv, *given, pad=pad, algorithm=algorithm)
+    wanted = ref.conv(x, weight, bias, pad=pad)
+    assert_close(y, wanted, like=given[0], rtol=1e-9, atol=1e-10)
+    dy = np.random.default_rng(1).standard_normal(wanted.shape)
+    gradients = pullback(backend.asarray(dy))
+    for got, array, host in zip(gradients, given, ref.conv_gradients(dy, x, weight, pad=pad), strict=True):
+        assert_close(got, host, like=array, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("m", [2, 4])
+def test_winograd_matrices_filter_exactly(m):
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal(m + 2), rng.standard_normal(3)
+    matrices = transforms(m)
+    y = matrices.outputs @ ((matrices.filters @ w) * (matrices.inputs @ x))
+    np.testing.assert_allclose(y, np.correlate(x, w, "valid"), rtol=1e-12, atol=1e-12)
+
+
+# The largest error for outputs of unit variance, of 128 channels
+@pytest.mark.parametrize(("algorithm", "bound"), [("direct", 1e-5), ("winograd2", 1e-5), ("winograd", 5e-5)])
+def test_float32_error_stays_below_the_documented_bound(algorithm, bound):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 128, 14, 14))
+    weight = rng.standard_normal((16, 128, 3, 3)) / (9 * 128) ** 0.5
+    narrow = x.astype(np.float32), weight.astype(np.float32)
+    wanted = ref.conv(*(a.astype(np.float64) for a in narrow), pad=1)
+    y = xpconv.conv(*narrow, pad=1, algorithm=algorithm)
+    assert y.dtype == np.float32
+    assert 0 < abs(y - wanted).max() < bound
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "direct", "winograd"])
+def test_two_runs_give_identical_bits(algorithm):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((8, 32, 28, 28), dtype=np.float32)
+    weight = rng.standard_normal((32, 32, 3, 3), dtype=np.float32)
+    runs = []
+    for _ in range(2):
+        y, pullback = xpconv.vjp(xpconv.conv, x, weight, pad=1, algorithm=algorithm)
+        runs.append((y, *pullback(y)))
+    for first, second in zip(*runs, strict=True):
+        assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("cache", [1 << 10, 1 << 14, 1 << 30])
+@pytest.mark.parametrize(("kernel", "stride", "groups"), [(3, 1, 1), (3, 2, 1), (5, 3, 2), (1, 1, 1), (2, 1, 4)])
+def test_bands_of_any_size_give_the_same(monkeypatch, cache, kernel, stride, groups):
+    """On NumPy the work is cut to fit a cache, elsewhere to fit a workspace; where the cuts lie must not matter."""
+    monkeypatch.setattr(execution, "CACHE", cache)
+    monkeypatch.setattr(execution, "WORKSPACE", cache)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((5, 4, 19, 17))
+    weight = rng.standard_normal((8, 4 // groups, kernel, kernel))
+    options = {"stride": stride, "pad": 1, "groups": groups}
+    wanted = ref.conv(x, weight, **options)
+    dy = rng.standard_normal(wanted.shape)
+    gradients = ref.conv_gradients(dy, x, weight, **options)[:2]
+    for flag in ("numpy", "array-api-strict"):
+        if flag != "numpy":
+            pytest.importorskip("array_api_strict")
+        make = xpconv.backend(flag).asarray
+        y, pullback = xpconv.vjp(xpconv.conv, make(x), make(weight), **options)
+        assert_close(y, wanted, like=make(x))
+        for got, host in zip(pullback(make(dy)), gradients, strict=True):
+            assert_close(got, host, like=make(x), atol=1e-10)
+
+
+@pytest.mark.parametrize("layout", list(itertools.permutations(range(4))), ids=str)
+def test_any_layout_in_memory_gives_the_same(layout):
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((2, 4, 9, 8)), rng.standard_normal((6, 4, 3, 3))
+
+    def laid(array):
+        return np.ascontiguousarray(array.transpose(layout)).transpose(np.argsort(layout))
+
+    for algorithm in ("direct", "winograd"):
+        y, pullback = xpconv.vjp(xpconv.conv, laid(x), laid(weight), pad=1, algorithm=algorithm)
+        wanted = ref.conv(x, weight, pad=1)
+        assert_close(y, wanted, atol=1e-10)
+        for got, host in zip(pullback(laid(wanted)), ref.conv_gradients(wanted, x, weight, pad=1)[:2], strict=True):
+            assert_close(got, host, atol=1e-9)
+
+
+def test_results_lie_channels_last_in_memory():
+    y = xpconv.conv(np.ones((2, 3, 6, 6)), np.ones((4, 3, 3, 3)))
+    assert y.shape == (2, 4, 4, 4)
+    assert y.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+def chosen(x, filters, kernel, **options):
+    plan = window(x.shape[1:-1], kernel, **options)
+    return next(name for name, way in ALGORITHMS.items() if way is choose("auto", x, filters, plan, 1))
+
+
+def test_auto_takes_winograd_where_it_pays(monkeypatch):
+    monkeypatch.setattr(execution, "small_product", lambda: 1_000_000)
+    large = np.zeros((8, 28, 28, 64), np.float32)
+    assert chosen(large, 64, 3, pad=1) == "winograd"
+    assert chosen(large, 64, 3, pad=1, stride=2) == "direct"
+    assert chosen(large, 64, 5, pad=1) == "direct"
+    assert chosen(large[..., :8], 64, 3, pad=1) == "direct"
+    assert chosen(large[:, :7, :7], 64, 3, pad=1) == "direct"
+    assert chosen(large.astype(np.float64), 64, 3, pad=1) == "direct"
+    monkeypatch.setattr(execution, "small_product", lambda: 0)
+    assert chosen(large, 64, 3, pad=1) == "direct"
+
+
+def test_a_blas_without_a_small_kernel_gives_the_same(monkeypatch):
+    x, weight, bias = arrays(((3, 8, 12, 12), (64, 8, 3, 3)))
+    wanted = ref.conv(x, weight, bias, pad=1)
+    for limit in (0, 20_000, 1_000_000):
+        monkeypatch.setattr(execution, "small_product", lambda limit=limit: limit)
+        for algorithm in ("direct", "winograd"):
+            assert_close(xpconv.conv(x, weight, bias, pad=1, algorithm=algorithm), wanted, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"algorithm": "magic"}, r"algorithm is 'magic'; choose one of auto, direct"),
+        (
+            {"algorithm": "winograd", "stride": 2},
+            r"'winograd' does not compute .* stride \(2, 2\).* choose one of auto",
+        ),
+        ({"algorithm": "winograd", "dilation": 2}, r"dilation \(2, 2\)"),
+    ],
+)
+def test_an_algorithm_that_does_not_serve_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        xpconv.conv(np.ones((1, 2, 8, 8)), np.ones((2, 2, 3, 3)), **options)
