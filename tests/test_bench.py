@@ -1,0 +1,411 @@
+"""The benchmark: it times the right thing, calls wrong what is wrong, and reckons rightly. Nothing asserts a time."""
+
+import dataclasses
+import gc
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import reference as ref
+
+import xpconv
+from xpconv import cli
+from xpconv.bench import command, measuring, memory, problems, report, results
+from xpconv.bench.contenders import (
+    BOTH,
+    FIRST,
+    FORWARD,
+    LAST,
+    Book,
+    Contender,
+    XpConv,
+    laid_out,
+    layout_order,
+    network_of,
+)
+from xpconv.bench.frameworks import AGAINST
+from xpconv.bench.layers import CASES, NETWORKS, Case
+from xpconv.bench.results import Group, Report, Result
+from xpconv.layers import Convolution
+
+TINY = (
+    Case("book", "conv", (2, 3, 7, 7), 4, (3, 3), 1, 1, count=2),
+    Case("book", "conv", (2, 3, 8, 8), 5, (5, 5), 2, 0),
+    Case("depthwise", "conv", (2, 4, 6, 6), 4, (3, 3), 2, 1, groups=4),
+    Case("1d", "conv", (2, 3, 12), 4, (3,), 1, 1),
+    Case("3d", "conv", (1, 2, 4, 5, 5), 3, (3, 3, 3), 2, 1),
+    Case("pool", "max_pool", (2, 3, 6, 6), 0, (2, 2), 2),
+    Case("pool", "max_pool", (2, 3, 7, 7), 0, (3, 3), 2, 1),
+    Case("pool", "avg_pool", (2, 3, 7, 7), 0, (3, 3), 2, 1),
+    Case("pool", "global_avg_pool", (2, 3, 5, 5)),
+    Case("pool", "global_max_pool", (2, 3, 5, 5)),
+)
+STEP = Case("training", "SimpleConvNet", (4, 1, 12, 12))
+
+
+def installed():
+    """Every competitor that can take part here."""
+    for make in AGAINST.values():
+        try:
+            make().versions()
+        except ImportError:
+            continue
+        yield make()
+
+
+CONTENDERS = [XpConv(), XpConv("direct"), XpConv("winograd"), *installed()]
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """No silence, few calls, tiny layers."""
+    monkeypatch.setattr(measuring, "SILENCE", 0)
+    monkeypatch.setattr(measuring, "CALLS", (1, 1))
+    monkeypatch.setattr(command, "CASES", (*TINY, STEP))
+
+
+# --- The layers are those of their networks
+
+
+def products(case):
+    return math.prod(case.output_shape[2:]) * math.prod(case.weight_shape)
+
+
+@pytest.mark.parametrize(("name", "layers", "billions"), [("resnet50", 53, 4.087), ("vgg16", 13, 15.347)])
+def test_the_layers_add_up_to_their_network(name, layers, billions):
+    """As published: multiplications of an image, without the layers that are no convolutions."""
+    cases = [case for case in CASES if case.set == name]
+    assert sum(case.count for case in cases) == layers
+    assert round(sum(case.count * products(case) for case in cases) / 1e9, 3) == billions
+
+
+def test_the_book_set_has_the_convolutions_of_its_networks():
+    found = []
+    for network in NETWORKS:
+        x = np.zeros((100, 1, 28, 28), np.float32)
+        for layer in network_of(Case("", network, x.shape)).layers.values():
+            if isinstance(layer, Convolution):
+                filters, _, *kernel = layer.W.shape
+                found.append((x.shape, filters, tuple(kernel), layer.options["stride"], layer.options["pad"]))
+            x = layer.forward(x)
+    cases = [case for case in CASES if case.set == "book"]
+    assert [(c.shape, c.filters, c.kernel, c.stride, c.pad) for c in cases] == found
+
+
+def test_no_two_layers_of_a_set_share_a_name():
+    names = [(case.set, case.name) for case in CASES]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        (TINY[0], "3x3 3-4 @7"),
+        (TINY[1], "5x5/2 3-5 @8"),
+        (TINY[2], "depthwise 3x3/2 4 @6"),
+        (TINY[3], "3 3-4 @12"),
+        (TINY[4], "3x3x3/2 2-3 @4x5x5"),
+        (TINY[6], "max 3x3/2 3 @7"),
+        (TINY[8], "global avg 3 @5"),
+        (STEP, "SimpleConvNet"),
+    ],
+)
+def test_a_layer_is_called_by_its_geometry(case, name):
+    assert case.name == name
+
+
+# --- What must come out
+
+
+def loops(case):
+    """The same by the loops of the tests' oracle."""
+    given = problems.problem(case)
+    x, *weights = (array.astype(np.float64) for array in given.arrays)
+    dy = given.dy.astype(np.float64)
+    if case.operator == "conv":
+        gradients = ref.conv_gradients(dy, x, weights[0], **case.options)
+        return ref.conv(x, *weights, **case.options), *gradients
+    window = case.options or {"kernel": case.shape[2:]}
+    if "max" in case.operator:
+        y, indices = ref.max_pool(x, **window)
+        return y, ref.max_pool_gradient(dy, indices, case.shape[2:])
+    return ref.avg_pool(x, **window), ref.avg_pool_gradient(dy, case.shape[2:], **window)
+
+
+@pytest.mark.parametrize("case", TINY, ids=lambda case: case.name)
+def test_what_is_expected_is_what_the_loops_give(case):
+    for found, wanted in zip(problems.expected(case), loops(case), strict=True):
+        assert found.dtype == np.float64
+        np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.name)
+@pytest.mark.parametrize("case", TINY, ids=lambda case: case.name)
+def test_every_contender_computes_the_same(contender, case):
+    for layout in contender.layouts(case):
+        for direction, call in contender.make(case, layout).items():
+            wanted = loops(case) if direction == BOTH else loops(case)[:1]
+            for found, array in zip(contender.hosts(call(), layout), wanted, strict=True):
+                assert found.dtype == np.float32
+                np.testing.assert_allclose(found, array, rtol=1e-4, atol=1e-4)
+
+
+def test_training_steps_give_what_pytorch_gives_in_float64():
+    pytest.importorskip("torch")
+    contenders = [XpConv(), AGAINST["pytorch"]()]
+    wanted, (second,) = contenders[1].two_steps(STEP)
+    assert wanted[0].dtype == np.float64
+    assert len(wanted) == 1 + 6, "the loss, and a gradient for each parameter"
+    assert second < wanted[0] - 1e-3, "a step does not descend"
+    for contender in contenders:
+        for layout in contender.layouts(STEP):
+            call = contender.make(STEP, layout)[BOTH]
+            for found, array in zip(contender.hosts(call(), layout), wanted, strict=True):
+                np.testing.assert_allclose(found, array, rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(contender.hosts(call()[:1], layout)[0], second, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layout", "order"), [(LAST, (0, 2, 3, 1)), (FIRST, (0, 1, 2, 3))], ids=["channels last", "channels first"]
+)
+def test_a_layout_is_where_numbers_lie_in_memory(layout, order):
+    x = np.arange(120).reshape(2, 3, 4, 5)
+    found = laid_out(x, layout_order(layout, 4))
+    assert found.shape == x.shape
+    assert (found == x).all()
+    assert found.transpose(order).flags.c_contiguous
+
+
+def test_who_takes_part():
+    assert XpConv("winograd").layouts(TINY[0]) == (LAST, FIRST)
+    assert XpConv("winograd").layouts(TINY[1]) == ()
+    assert XpConv("direct").layouts(TINY[5]) == ()
+    assert Book().layouts(TINY[0]) == Book().layouts(TINY[5]) == (FIRST,)
+    assert [Book().layouts(case) for case in (TINY[2], TINY[3], TINY[6], STEP)] == [()] * 4
+
+
+# --- Measuring
+
+
+class Spoiled(Contender):
+    """Off by a share of the largest entry, or worse."""
+
+    def __init__(self, name, spoil):
+        self.name, self.spoil = name, spoil
+
+    def layouts(self, case):
+        return (FIRST,)
+
+    def make(self, case, layout):
+        return {FORWARD: lambda: (self.spoil(problems.expected(case)[0]),)}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error"),
+    [
+        (lambda y: y, 0),
+        (lambda y: y + 1e-3 * abs(y).max(), 1e-3),
+        (lambda y: y[:1], math.inf),
+        (lambda y: y * math.nan, math.nan),
+    ],
+    ids=["right", "off", "of another shape", "not a number"],
+)
+def test_what_is_wrong_is_called_wrong(hasty, spoil, error):
+    good, other = Spoiled("good", lambda y: y), Spoiled("other", spoil)
+    found = measuring.measure(TINY[0], [good, other], (good,), 2, np.random.default_rng(0))
+    assert [r.contender for r in found] == ["good", "other"]
+    assert found[1].error == pytest.approx(error, nan_ok=True)
+    assert [r.wrong for r in found] == [False, error != 0]
+    line = report.Table(Report({}, "other", "good"), [TINY[0]], [("other", FIRST)]).times(Group(found, "other", "good"))
+    assert ("WRONG: other" in line) == (error != 0)
+
+
+def test_only_directions_that_both_rivals_have_are_measured(hasty):
+    contenders = [XpConv(), Spoiled("forward alone", lambda y: y)]
+    found = measuring.measure(TINY[0], contenders, contenders, 1, np.random.default_rng(0))
+    assert {r.direction for r in found} == {FORWARD}
+
+
+def test_turns_are_equal_in_number_and_shuffled(hasty):
+    turns = []
+    calls = [lambda i=i: turns.append(i) for i in range(4)]
+    seconds, waited = measuring.in_turns(calls, 8, np.random.default_rng(0))
+    assert [len(times) for times in seconds] == [8] * 4
+    assert all(share >= 0 for share in waited)
+    orders = [tuple(dict.fromkeys(turns[i : i + 12])) for i in range(0, len(turns), 12)]  # 3 calls each
+    assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
+    assert len(set(orders)) > 1
+    assert gc.isenabled()
+
+
+def test_garbage_is_collected_again_after_a_failure(hasty):
+    def failing():
+        assert not gc.isenabled()
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        measuring.in_turns([failing], 1, np.random.default_rng(0))
+    assert gc.isenabled()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are bound to processors on Linux alone")
+def test_threads_are_held_for_everyone():
+    code = """
+from xpconv.bench.measuring import hold_threads
+from xpconv.blas import openblas
+from xpconv.workers import lanes
+import os
+print(hold_threads(1), lanes(), len(os.sched_getaffinity(0)), openblas().get_threads() if openblas() else 1)
+print(os.environ["NPROC"] if (os.cpu_count() or 1) > 1 else 1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1"] * 5
+
+
+class Hungry(Contender):
+    """Takes 32 MB once and keeps them, and 16 MB at each call."""
+
+    name = "hungry"
+
+    def make(self, case, layout):
+        kept = []
+
+        def call():
+            if not kept:
+                kept.append(np.ones(4 << 20))
+            return (np.ones(2 << 20),)
+
+        return {FORWARD: call}
+
+
+@pytest.mark.skipif(not memory.FORGET.exists(), reason="the system does not tell peaks of memory")
+def test_memory_is_the_peak_above_what_was_before():
+    result = Result(TINY[0], FORWARD, "hungry", FIRST, [1.0], 0.0)
+    memory.measure([Hungry()], [result])
+    assert result.memory == pytest.approx(48 << 20, rel=0.1)
+
+
+# --- Reckoning
+
+
+def result_of(contender, layout, seconds, case=TINY[0], direction=FORWARD):
+    return Result(case, direction, contender, layout, seconds, 1e-7)
+
+
+@pytest.fixture
+def two_layers():
+    """In the first the hero's ratios are 2, 3, 4, 5 and 6; in the second 1/2."""
+    base = [12.0] * 5
+    found = [
+        result_of("hero", LAST, [6.0, 4.0, 3.0, 2.4, 2.0]),
+        result_of("hero", FIRST, [24.0] * 5),
+        result_of("base", LAST, [13.0] * 5),
+        result_of("base", FIRST, base),
+        result_of("other", LAST, [6.0] * 5),
+        result_of("hero", LAST, [24.0] * 5, TINY[1]),
+        result_of("base", LAST, base, TINY[1]),
+    ]
+    context = {"versions": {"xpconv": "0"}, "BLAS": "a BLAS", "platform": "here", "threads": 2, "date": "today"}
+    return Report(context, "hero", "base", found)
+
+
+def test_ratios_are_to_the_better_layout_round_by_round(two_layers):
+    first, second = two_layers.groups()
+    assert [r.layout for r in first.rivals] == [LAST, FIRST]
+    assert first.ratio(first.rivals[0]) == pytest.approx((3, 4, 5))
+    assert first.ratio(first.results[1]) == pytest.approx((0.5, 0.5, 0.5))
+    assert second.ratio(second.rivals[0]) == pytest.approx((0.5, 0.5, 0.5))
+    assert results.medians([first, second], "hero") == pytest.approx([4, 0.5])
+    assert results.medians([first, second], "other") == pytest.approx([2])
+    assert results.geometric_mean([4, 0.5, 4]) == pytest.approx(2)
+
+
+def test_one_round_has_no_spread():
+    group = Group([result_of("hero", LAST, [2.0]), result_of("base", LAST, [3.0])], "hero", "base")
+    assert group.ratio(group.rivals[0]) == (1.5, 1.5, 1.5)
+
+
+def test_the_summary(two_layers):
+    (line,) = (line for line in report.summary(two_layers) if line.startswith("book"))
+    # Two layers; the geometric mean of 4 and 1/2 is sqrt(2). The first is there twice: (2*12 + 12) / (2*3 + 24).
+    assert line.split() == ["book", "forward", "2", "1.41", "2.00", "1.20", "0.50", "5x5/2", "3-5", "@8"]
+
+
+def test_a_saved_report_comes_back(two_layers, tmp_path):
+    two_layers.save(tmp_path / "a.json")
+    assert results.load([tmp_path / "a.json"]) == two_layers
+    assert list(report.tables(two_layers))
+    half = dataclasses.replace(two_layers, results=two_layers.results[5:])
+    half.save(tmp_path / "b.json")
+    merged = results.load([tmp_path / "a.json", tmp_path / "b.json"])
+    assert merged.results == two_layers.results + half.results
+    dataclasses.replace(half, base="another").save(tmp_path / "c.json")
+    with pytest.raises(ValueError, match="do not compare the same"):
+        results.load([tmp_path / "a.json", tmp_path / "c.json"])
+
+
+@pytest.mark.parametrize(("ratio", "text"), [(12.345, "12.3"), (1.234, "1.23"), (0.1234, "0.12"), (0.01234, "0.012")])
+def test_ratios_are_short(ratio, text):
+    assert report.digits(ratio) == text
+
+
+# --- The command line
+
+
+def test_a_run_from_end_to_end(hasty, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    kept, picture = tmp_path / "run.json", tmp_path / "run.png"
+    arguments = ["bench", "--against", "book", "--set", "book", "--set", "pool", "--rounds", "2", "--json", str(kept)]
+    assert cli.main(arguments) == 0
+    printed = capsys.readouterr().out
+    for case in (TINY[0], TINY[1], TINY[5]):
+        assert sum(line.startswith(case.name) and " error " in line for line in printed.splitlines()) == 2
+    assert TINY[6].name not in printed, "the book has no padded pooling to compare with"
+    assert f"xpconv {xpconv.__version__}, Python" in printed
+    found = json.loads(kept.read_text())["results"]
+    assert {len(result["seconds"]) for result in found} == {2}
+    assert cli.main(["bench", "--from", str(kept), "--plot", str(picture)]) == 0
+    assert capsys.readouterr().out == printed
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_wrong_result_is_status_1(hasty, monkeypatch, capsys):
+    monkeypatch.setattr(results, "ERROR", 0)
+    assert cli.main(["bench", "--against", "book", "--layer", "^3x3 3-4", "--rounds", "1"]) == 1
+    assert "WRONG: xpconv auto" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--set", "alexnet"], "invalid choice: 'alexnet'"),
+        (["--layer", "77x77"], "there is no such layer that both xpconv auto and the book compute"),
+        (["--layer", "("], "no regular expression"),
+        (["--rounds", "0"], "rounds is 0; give at least 1"),
+        (["--threads", "0"], "threads is 0; give 1 to"),
+        (["--threads", "9999"], "threads is 9999; give 1 to"),
+        (["--backend", "tensorflow"], "unknown backend 'tensorflow'"),
+        (["--json", "/no/such/place/run.json"], "there is no directory for '/no/such/place/run.json'"),
+        (["--from", "/no/such/run.json"], "No such file"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_status_2(capsys, arguments, words):
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["bench", "--against", "book", *arguments])
+    assert raised.value.code == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("xpconv bench: error: ")
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_a_competitor_that_is_not_installed(capsys, monkeypatch):
+    monkeypatch.setattr(AGAINST["jax"], "libraries", ("no-such-library",))
+    with pytest.raises(SystemExit):
+        cli.main(["bench", "--against", "jax"])
+    assert "JAX is not installed" in capsys.readouterr().err
+    assert "JAX" not in [contender.name for contender in command._competitors(None)]

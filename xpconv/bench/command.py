@@ -1,0 +1,131 @@
+"""The subcommand ``bench``: what to measure, and where to leave what was found."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from xpconv.algorithms.selection import ALGORITHMS
+from xpconv.backends import backend
+from xpconv.bench import measuring, memory
+from xpconv.bench.contenders import Contender, XpConv
+from xpconv.bench.frameworks import AGAINST
+from xpconv.bench.layers import CASES, SETS, Case
+from xpconv.bench.report import MEMORY, Table, context, heading, summary, tables
+from xpconv.bench.results import Report, load
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what ``bench`` takes, and what runs it."""
+    option = parser.add_argument
+    option("--set", action="append", choices=SETS, help="layers to time (repeatable; all sets if not given)")
+    option("--layer", default="", metavar="REGEX", help="of these, only layers whose name has this in it")
+    option(
+        "--algorithm",
+        action="append",
+        choices=("auto", *ALGORITHMS),
+        help="of xpconv (repeatable; the first one is compared with the others; auto if not given)",
+    )
+    option("--against", action="append", choices=AGAINST, help="competitors (repeatable; all that are installed)")
+    option("--backend", default="numpy", metavar="NAME", help="where xpconv's arrays are made (default: numpy)")
+    option("--rounds", type=int, default=7, metavar="N", help="turns that everyone has (default: 7)")
+    option("--threads", type=int, metavar="N", help="for everyone (default: a thread for each processor)")
+    option("--memory", action="store_true", help="measure peaks of memory too, each in a process of its own")
+    option("--json", metavar="FILE", help="keep everything, layer by layer")
+    option("--plot", metavar="FILE", help="draw a picture, in the format of the suffix")
+    option("--from", dest="files", action="append", metavar="FILE", help="show what --json kept; measure nothing")
+    parser.set_defaults(run=functools.partial(run, parser))
+
+
+@dataclass
+class Plan:
+    """Who competes in what; the first of the contenders is compared with the base."""
+
+    contenders: Sequence[Contender]
+    base: Contender
+    cases: Sequence[Case]
+    rounds: int
+    memory: bool
+    report: Report
+
+    def lines(self) -> Iterator[str]:
+        """Measure, and give each line of the report as soon as it is known."""
+        rng = np.random.default_rng(0)
+        for name in dict.fromkeys(case.set for case in self.cases):
+            cases = [case for case in self.cases if case.set == name]
+            columns = {(c.name, layout): None for c in self.contenders for case in cases for layout in c.layouts(case)}
+            table = Table(self.report, cases, columns)
+            yield from table.header(name)
+            for case in cases:
+                rivals = self.contenders[0], self.base
+                self.report.results += measuring.measure(case, self.contenders, rivals, self.rounds, rng)
+                yield from (table.times(group) for group in self.report.groups() if group.case == case)
+            if self.memory:
+                yield from table.header(f"{name}: {MEMORY}")
+                for group in self.report.groups():
+                    if group.case.set == name:
+                        memory.measure(self.contenders, group.results)
+                        yield table.memory(group)
+
+
+def plan(arguments: argparse.Namespace) -> Plan:
+    """Find what is asked for; raise ImportError, RuntimeError or ValueError where it cannot be had."""
+    if arguments.rounds < 1:
+        raise ValueError(f"rounds is {arguments.rounds}; give at least 1")
+    backend(arguments.backend)
+    try:
+        pattern = re.compile(arguments.layer)
+    except re.error as error:
+        raise ValueError(f"layer is {arguments.layer!r}, which is no regular expression: {error}") from error
+    heroes = [XpConv(algorithm, arguments.backend) for algorithm in dict.fromkeys(arguments.algorithm or ["auto"])]
+    others = list(_competitors(arguments.against))
+    hero, base = heroes[0], others[0]
+    cases = [c for c in CASES if c.set in (arguments.set or SETS) and pattern.search(c.name)]
+    cases = [c for c in cases if hero.layouts(c) and base.layouts(c)]
+    if not cases:
+        raise ValueError(f"there is no such layer that both {hero.name} and {base.name} compute")
+    threads = measuring.hold_threads(arguments.threads)
+    contenders = [*heroes, *others]
+    report = Report(context(contenders, threads), hero.name, base.name)
+    return Plan(contenders, base, cases, arguments.rounds, arguments.memory, report)
+
+
+def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    """Measure, or read what was measured, and show it; return 1 where a result was wrong."""
+    try:
+        for path in filter(None, (arguments.json, arguments.plot)):
+            if not pathlib.Path(path).absolute().parent.is_dir():
+                raise ValueError(f"there is no directory for {path!r}")
+        if arguments.plot:
+            from xpconv.bench.plots import plot  # needs matplotlib, and says so before a long run
+        planned = None if arguments.files else plan(arguments)
+        report = load(arguments.files) if planned is None else planned.report
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        parser.error(str(error))
+    for line in itertools.chain(heading(report), planned.lines() if planned else tables(report), summary(report)):
+        print(line, flush=True)
+        if arguments.json:  # a long run that breaks off shall not have been for nothing
+            report.save(arguments.json)
+    if arguments.plot:
+        plot(report, arguments.plot)
+    return int(any(result.wrong for result in report.results))
+
+
+def _competitors(keys: Sequence[str] | None) -> Iterator[Contender]:
+    """Give those asked for, or those installed, the one to compare with first."""
+    for key in dict.fromkeys(keys or AGAINST):
+        contender = AGAINST[key]()
+        try:
+            contender.versions()
+        except ImportError as error:
+            if keys:
+                raise ImportError(f"{contender.name} is not installed: {error}") from error
+        else:
+            yield contender

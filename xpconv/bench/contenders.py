@@ -1,0 +1,168 @@
+"""What a contender is, and those that need nothing but NumPy: this library and the book's own way.
+
+Every contender says in which layouts its arrays may lie for a case, and makes what is to be timed: for each direction a
+function without arguments that computes, waits until all is done, and returns y and the gradients as arrays.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+import xpconv
+from xpconv.algorithms.selection import ALGORITHMS
+from xpconv.backends import Backend, synchronize, to_numpy
+from xpconv.bench import book
+from xpconv.bench.layers import NETWORKS, Case
+from xpconv.bench.problems import Host, problem
+
+FORWARD, BOTH = "forward", "forward + backward"
+LAST, FIRST = "channels last", "channels first"
+LEARNING_RATE = 1e-5  # of training steps: after hundreds of them the network still learns
+
+Call = Callable[[], tuple[Any, ...]]
+Calls = dict[str, Call]
+
+
+def layout_order(layout: str, axes: int) -> tuple[int, ...]:
+    """Return the order in which the axes of an array (N, C, ...) lie in memory."""
+    return (0, *range(2, axes), 1) if layout == LAST and axes > 2 else tuple(range(axes))
+
+
+def laid_out(array: Host, order: Sequence[int]) -> Host:
+    """Copy so that the axes lie in memory in this order, and stand where they stood."""
+    return np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
+
+
+class Contender:
+    """One way to compute a case.
+
+    Attributes
+    ----------
+    name : str
+    libraries : tuple of str
+        What it imports.
+    """
+
+    name: str
+    libraries: ClassVar[tuple[str, ...]] = ()
+
+    def versions(self) -> dict[str, str]:
+        """Return the version of each library; raise ImportError when one is not installed."""
+        return {library: importlib.metadata.version(library) for library in self.libraries}
+
+    def layouts(self, case: Case) -> tuple[str, ...]:
+        """Return in which layouts it computes this case; none when it does not."""
+        raise NotImplementedError
+
+    def make(self, case: Case, layout: str) -> Calls:
+        """Return what is to be timed, by direction."""
+        raise NotImplementedError
+
+    def hosts(self, outputs: Sequence[Any], layout: str) -> list[Host]:
+        """Bring outputs to the host, as (N, C, ...), (O, C/G, ...) and (O,)."""
+        return [to_numpy(array) for array in outputs]
+
+
+@dataclass(frozen=True)
+class XpConv(Contender):
+    """xpconv, by its public operators. For the forward direction alone its weights are frozen."""
+
+    algorithm: str = "auto"
+    backend: str = "numpy"
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Its algorithm, and its backend where that is not NumPy."""
+        return f"xpconv {self.algorithm}" + (f" {self.backend}" if self.backend != "numpy" else "")
+
+    def layouts(self, case: Case) -> tuple[str, ...]:
+        """Pooling and networks have no algorithm to choose, so there is only the one of "auto"."""
+        if self.algorithm == "auto":
+            return (LAST,) if case.operator in NETWORKS else (LAST, FIRST)
+        able = case.operator == "conv" and ALGORITHMS[self.algorithm].supports(case.window, case.groups)
+        return (LAST, FIRST) if able else ()
+
+    def make(self, case: Case, layout: str) -> Calls:
+        """Return both directions; arrays with their channels last in memory have weights with their taps first."""
+        place = xpconv.backend(self.backend)
+        if case.operator in NETWORKS:
+            return {BOTH: self._step(case, place)}
+
+        def moved(array: Host, *, taps_first: bool = False) -> Any:
+            axes = range(array.ndim)
+            order = (*axes[2:], 1, 0) if taps_first else layout_order(layout, array.ndim)
+            buffer = place.asarray(np.ascontiguousarray(array.transpose(order)))
+            return place.xp.permute_dims(buffer, tuple(int(i) for i in np.argsort(order)))
+
+        given, operator = problem(case), getattr(xpconv, case.operator)
+        options = case.options | ({"algorithm": self.algorithm} if case.operator == "conv" else {})
+        x, *weights = given.arrays
+        x, dy = moved(x), moved(given.dy)
+        weights = [moved(w, taps_first=layout == LAST and w.ndim > 1) for w in weights]
+        frozen = [xpconv.freeze(w) for w in weights]
+
+        def forward() -> tuple[Any, ...]:
+            y = operator(x, *frozen, **options)
+            synchronize(y)
+            return (y,)
+
+        def both() -> tuple[Any, ...]:
+            y, pullback = xpconv.vjp(operator, x, *weights, **options)
+            gradients = pullback(dy)
+            for gradient in gradients:
+                synchronize(gradient)
+            return (y, *gradients)
+
+        return {FORWARD: forward, BOTH: both}
+
+    def _step(self, case: Case, place: Backend) -> Call:
+        """Return a whole training step: forward, loss, backward and Adam."""
+        given, network, optimizer = problem(case), network_of(case, place), xpconv.Adam(LEARNING_RATE)
+        x, labels = place.asarray(given.arrays[0]), place.asarray(given.dy)
+
+        def step() -> tuple[Any, ...]:
+            gradients = network.gradient(x, labels)
+            optimizer.update(network.params, gradients)
+            for parameter in network.params.values():
+                synchronize(parameter)
+            return (network.last_layer.loss, *gradients.values())
+
+        return step
+
+
+def network_of(case: Case, place: Backend | str = "numpy") -> xpconv.Network:
+    """Make a network that drops nothing, so that all can be compared; with the same weights each time."""
+    options: dict[str, Any] = {"dropout_ratio": 0.0} if case.operator == "DeepConvNet" else {"weight_init_std": "he"}
+    network: xpconv.Network = getattr(xpconv, case.operator)(case.shape[1:], rng=0, backend=place, **options)
+    return network
+
+
+class Book(Contender):
+    """The book's own way, which has two axes, no groups, and no padding in pooling."""
+
+    name = "the book"
+
+    def layouts(self, case: Case) -> tuple[str, ...]:
+        """Channels first is all it has."""
+        convolves = case.operator == "conv" and len(case.kernel) == 2 and case.groups == 1
+        return (FIRST,) if convolves or (case.operator == "max_pool" and not case.pad) else ()
+
+    def make(self, case: Case, layout: str) -> Calls:
+        """Return both directions."""
+        given = problem(case)
+
+        def run() -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+            if case.operator == "conv":
+                return book.convolution(given.arrays, case.stride, case.pad)
+            return book.max_pooling(given.arrays[0], case.kernel, case.stride)
+
+        def both() -> tuple[Any, ...]:
+            y, backward = run()
+            return (y, *backward(given.dy))
+
+        return {FORWARD: lambda: (run()[0],), BOTH: both}
