@@ -6,7 +6,7 @@ from typing import Any
 
 import array_api_compat
 
-from xpconv.backends import Array
+from xpconv.libraries import Array, at_hand
 
 
 def namespace(**arrays: Array | None) -> Any:
@@ -71,3 +71,24 @@ def shaped(name: str, array: Array | None, shape: tuple[int, ...], meaning: str)
     """Raise ValueError unless the array, where one is given, has this shape."""
     if array is not None and tuple(array.shape) != shape:
         raise ValueError(f"{name} has shape {tuple(array.shape)}; give {shape}, {meaning}")
+
+
+def accumulation_dtype(xp: Any, dtype: Any) -> Any:
+    """Return the dtype to add up in: float32 for float16 and bfloat16, and each other dtype itself."""
+    narrow = xp.isdtype(dtype, "real floating") and xp.finfo(dtype).bits < 32
+    return xp.float32 if narrow else dtype
+
+
+def conjugate(xp: Any, array: Array) -> Array:
+    """Return the complex conjugate, which for all but complex numbers is the array itself."""
+    return xp.conj(array) if xp.isdtype(array.dtype, "complex floating") else array
+
+
+def may_have_nan(array: Array) -> bool:
+    """Whether the array has a NaN, as far as that can be told without waiting for a device."""
+    return not at_hand(array) or bool(array_api_compat.array_namespace(array).any(array != array))
+
+
+def lowest(xp: Any, dtype: Any) -> float:
+    """Return the identity of the maximum: what no element is below."""
+    return float("-inf") if xp.isdtype(dtype, "real floating") else int(xp.iinfo(dtype).min)

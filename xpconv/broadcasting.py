@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from array_api_compat import array_namespace
 
-from xpconv.backends import Array
+from xpconv.libraries import Array
 
 
 def total(x: Array, axes: Sequence[int]) -> Array:

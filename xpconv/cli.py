@@ -10,6 +10,7 @@ from typing import NoReturn
 import xpconv
 from xpconv.backends import Backend, backend, survey
 from xpconv.bench import command as bench
+from xpconv.catalogue import table
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,6 +47,12 @@ def info(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def operators(arguments: argparse.Namespace) -> int:
+    """Print the operators, and what each of them takes on which backend, as a Markdown table."""
+    print(table(arguments.backend or [backend("numpy")]))
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = Parser(prog="xpconv", description="Convolution and pooling on NumPy, CuPy, PyTorch and JAX arrays.")
@@ -54,6 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = commands.add_parser("info", help="list the backends: version, device, and what would mend one")
     command.add_argument("--backend", type=usable_backend, metavar="NAME", help="show that this one can be used")
     command.set_defaults(run=info)
+    command = commands.add_parser("operators", help="list the operators, by backend the dtypes that they take there")
+    command.add_argument(
+        "--backend", type=usable_backend, action="append", metavar="NAME", help="a backend to try; may be repeated"
+    )
+    command.set_defaults(run=operators)
     bench.add_arguments(commands.add_parser("bench", help="time it side by side with other libraries"))
     parsed = parser.parse_args(arguments)
     status: int = parsed.run(parsed)

@@ -1,7 +1,8 @@
 """Images to learn from, as NumPy arrays on the host: handwritten digits (8x8, offline) and MNIST (28x28)."""
 
+from __future__ import annotations
+
 import gzip
-import hashlib
 import math
 import os
 import zlib
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.random import Generator
 from numpy.typing import NDArray
 
 from xpconv.windows import whole_number
@@ -133,6 +133,8 @@ def mnist(directory: str | os.PathLike[str] | None = None) -> tuple[Dataset, Dat
     ----------
     LeCun, Cortes and Burges, "The MNIST database of handwritten digits", http://yann.lecun.com/exdb/mnist/
     """
+    import hashlib  # here, because it takes as long to import as a tenth of NumPy
+
     paths = _download_mnist() if directory is None else _find_mnist(Path(directory))
     arrays = []
     for path, (_, expected) in zip(paths, _MNIST_MD5.values(), strict=True):
@@ -224,7 +226,7 @@ def _parse_idx(content: bytes, path: str | os.PathLike[str]) -> NDArray[Any]:
     return array.astype(dtype.newbyteorder("="))
 
 
-def batches(size: int, batch_size: int, rng: Generator | None = None) -> Iterator[NDArray[np.int64]]:
+def batches(size: int, batch_size: int, rng: np.random.Generator | None = None) -> Iterator[NDArray[np.int64]]:
     """Yield the indices of each batch of an epoch, every index once; what is left over is the last batch.
 
     Parameters
@@ -237,10 +239,10 @@ def batches(size: int, batch_size: int, rng: Generator | None = None) -> Iterato
     Raises
     ------
     TypeError, ValueError
-        When a number is not whole (a bool is not) or too small, or rng is not a Generator.
+        When a number is not whole (a bool is not) or too small, or rng is not a numpy.random.Generator.
     """
     size, step = whole_number("size", size, least=0), whole_number("batch_size", batch_size, least=1)
-    if rng is not None and not isinstance(rng, Generator):
+    if rng is not None and not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng is a {type(rng).__name__}; give a numpy.random.Generator or None")
     # Checked and shuffled here, not at the first batch, so that an error points at the call.
     order = np.arange(size, dtype=np.int64)

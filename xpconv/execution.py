@@ -16,8 +16,8 @@ import array_api_extra as xpx
 import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array
 
-from xpconv.backends import Array
 from xpconv.blas import small_product
+from xpconv.libraries import Array
 from xpconv.workers import lanes, run
 
 ITEMSIZE = 4  # bytes of a number: the plan is made for float32, and serves other dtypes too
@@ -85,10 +85,7 @@ def assemble(
         if made is not place:
             place[...] = made
 
-    if len(plan) == 1:
-        fill(plan[0])
-    else:
-        run(fill, plan)
+    run(fill, plan)
     return y
 
 
@@ -157,13 +154,25 @@ def product(
     if not is_numpy_array(b):
         y = array_namespace(b).matmul(a, b)
         return y if order is None else array_namespace(b).permute_dims(y, tuple(order))
-    if order is None:
-        return np.matmul(a, b)
+    order = tuple(range(b.ndim) if order is None else order)
     if place is None:
         shape = (*b.shape[:-2], a.shape[0], b.shape[-1])
         place = np.empty([shape[i] for i in order], b.dtype)
-    np.matmul(a, b, out=place.transpose(np.argsort(order)))
+    run(lambda out: np.matmul(a, b, out=out), [place.transpose([order.index(axis) for axis in range(b.ndim)])])
     return place
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """Multiply two matrices by the threads that convolutions run on: those of BLAS, once called, keep a core busy."""
+    if not is_numpy_array(a):
+        return array_namespace(a, b).matmul(a, b)
+    y = np.empty((a.shape[0], b.shape[1]), a.dtype)
+
+    def fill(rows: slice) -> None:
+        np.matmul(a[rows], b, out=y[rows])
+
+    run(fill, _even(a.shape[0], max(16, math.ceil(a.shape[0] / lanes()))) if a.shape[0] else [])
+    return y
 
 
 def has_views(x: Array) -> bool:
@@ -174,6 +183,16 @@ def has_views(x: Array) -> bool:
 def multiplies_small(x: Array) -> bool:
     """Whether many small products run as fast here as one large one."""
     return not is_numpy_array(x) or small_product() > 0
+
+
+def divided(x: Array, mask: Array) -> tuple[Array, Array]:
+    """Return x where the mask is true and 0 elsewhere, and the other way round."""
+    if not is_numpy_array(x):
+        xp = array_namespace(x)
+        return xp.where(mask, x, xp.zeros_like(x)), xp.where(mask, xp.zeros_like(x), x)
+    bits = x.view(f"i{x.itemsize}")  # as whole numbers they multiply exactly, an infinity and a NaN too
+    chosen = bits * mask
+    return chosen.view(x.dtype), (bits - chosen).view(x.dtype)
 
 
 def settled(x: Array) -> Array:
@@ -232,4 +251,4 @@ def times(rows: Array, laid: Array, place: Array | None = None) -> Array:
 
 def _step(count: int, most: int) -> int:
     """Choose how many rows to multiply at a time: whole eights, which the kernel for small matrices likes best."""
-    return count if most < 8 or count <= most else most - most % 8
+    return max(1, count) if most < 8 or count <= most else most - most % 8

@@ -9,12 +9,13 @@ elements away, so the adjoint of `extend` is `extend` with every margin negated.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import array_api_extra as xpx
 from array_api_compat import array_namespace, device
 
-from xpconv.backends import Array, overlapping_view
+from xpconv.libraries import Array, overlapping_view
 from xpconv.windows import Axis, Window
 
 
@@ -23,15 +24,17 @@ def extend(x: Array, margins: Sequence[tuple[int, int]], *, first: int, value: f
     crop, shape, inside = [slice(None)] * first, list(x.shape), [slice(None)] * first
     for axis, (before, after) in enumerate(margins, start=first):
         size = x.shape[axis]
-        crop.append(slice(max(0, -before), max(0, size - max(0, -after))))
+        kept = range(size)[max(0, -before) : max(0, size - max(0, -after))]
+        crop.append(slice(kept.start, kept.start + len(kept)))
         shape[axis] = size + before + after
-        inside.append(slice(max(0, before), max(0, before) + max(0, size - max(0, -before) - max(0, -after))))
+        inside.append(slice(max(0, before), max(0, before) + len(kept)) if kept else slice(0, 0))
     if any(min(pair) < 0 for pair in margins):
         x = x[*crop, ...]
     if all(max(pair) <= 0 for pair in margins):
         return x
     xp = array_namespace(x)
-    laid = xp.full(tuple(shape), value, dtype=x.dtype, device=device(x))
+    make = functools.partial(xp.full, fill_value=value) if value else xp.zeros
+    laid = make(tuple(shape), dtype=x.dtype, device=device(x))
     return xpx.at(laid)[*inside, ...].set(x)
 
 

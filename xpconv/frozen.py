@@ -16,7 +16,7 @@ import numpy as np
 from array_api_compat import is_numpy_array
 
 from xpconv.arrays import namespace
-from xpconv.backends import Array, never_changes
+from xpconv.libraries import Array, never_changes
 
 _kept: dict[int, dict[Hashable, Any]] = {}
 _lock = threading.Lock()

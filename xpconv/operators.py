@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, ParamSpec
 
 from array_api_compat import device
 
 from xpconv.arrays import namespace
-from xpconv.backends import Array, Pullback, differentiable
+from xpconv.libraries import Array, Pullback, differentiable
 
 P = ParamSpec("P")
 
@@ -31,7 +31,8 @@ def operator(body: Callable[P, tuple[Any, Pullback]]) -> Callable[P, Any]:
     ----------
     body : callable
         Its first parameters, annotated ``Array`` or ``Array | None``, are arrays and the others options; returns ``y``
-        and a function from ``dy`` to a tuple with one gradient (or None, where there is none) for each array.
+        and a function from ``dy`` to a tuple with one gradient (or None, where there is none) for each array. A
+        gradient that costs much may be given as a function of nothing, which is called only if it is wanted.
 
     Returns
     -------
@@ -40,7 +41,9 @@ def operator(body: Callable[P, tuple[Any, Pullback]]) -> Callable[P, Any]:
     """
     signature = inspect.signature(body)
     declared = signature.parameters.values()
-    names = [p.name for p in declared if "Array" in str(p.annotation)]
+    names = [p.name for p in declared if "Array" in str(p.annotation) or p.annotation is Array]
+    if not names:
+        raise TypeError(f'{body.__name__} has no array argument; annotate those it has "Array" or "Array | None"')
 
     def sorted_out(given: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arrays by position and options by name, however the caller put them."""
@@ -50,7 +53,12 @@ def operator(body: Callable[P, tuple[Any, Pullback]]) -> Callable[P, Any]:
 
     def with_pullback(*arrays: Any, **options: Any) -> tuple[Any, Pullback]:
         y, pullback = body(*arrays, **options)
-        return y, lambda dy: pullback(dy)[: len(arrays)]
+
+        def wanted(dy: Any, without: Collection[int] = ()) -> tuple[Any, ...]:
+            gradients = enumerate(pullback(dy)[: len(arrays)])
+            return tuple(None if i in without else g() if callable(g) else g for i, g in gradients)
+
+        return y, wanted
 
     @functools.wraps(body)
     def apply(*given: P.args, **options: P.kwargs) -> Any:
@@ -83,7 +91,8 @@ def vjp(op: Callable[..., Any], *arrays: Any, **options: Any) -> tuple[Any, Pull
     pullback : callable
         ``pullback(dy)`` takes an array of the shape and dtype of ``y`` and returns a tuple with one gradient for each
         array in `arrays`, in order: None for None and for arrays of integers, such as labels. It writes to nothing
-        that it was given and can be called again.
+        that it was given and can be called again. ``pullback(dy, without=(0,))`` leaves out the gradients at these
+        places, with None instead.
 
     Raises
     ------
@@ -113,7 +122,7 @@ def _checked(pullback: Pullback, y: Array) -> Pullback:
     """Let the pullback see only what fits ``y``, without holding on to ``y``."""
     xp, place, dtype, shape = namespace(y=y), device(y), y.dtype, tuple(y.shape)
 
-    def checked(dy: Array) -> tuple[Any, ...]:
+    def checked(dy: Array, without: Collection[int] = ()) -> tuple[Any, ...]:
         if namespace(dy=dy) is not xp:
             raise TypeError(f"dy is an array of {namespace(dy=dy).__name__} and y of {xp.__name__}; give both from one")
         if dy.dtype != dtype:
@@ -122,6 +131,6 @@ def _checked(pullback: Pullback, y: Array) -> Pullback:
             raise ValueError(f"dy has shape {tuple(dy.shape)}; give {shape}, the shape of y")
         if device(dy) != place:
             raise ValueError(f"dy is on device {device(dy)} and y on {place}; move both to one device")
-        return pullback(dy)
+        return pullback(dy, without)
 
     return checked

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 
 from xpconv.arrays import namespace, spatial_axes
-from xpconv.backends import Array, Pullback
 from xpconv.frames import cut, uncut
+from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator
+from xpconv.precision import accumulated
 from xpconv.windows import Pad, Window, whole_numbers, window
 
 
@@ -30,6 +31,7 @@ def unrows(col: Array, batch: int, channels: int, window: Window) -> Array:
 
 
 @operator
+@accumulated
 def im2col(
     x: Array, filter_h: int, filter_w: int, stride: int | Sequence[int] = 1, pad: Pad = 0
 ) -> tuple[Array, Pullback]:
@@ -68,6 +70,7 @@ def im2col(
 
 
 @operator
+@accumulated
 def col2im(
     col: Array,
     input_shape: Sequence[int],
@@ -128,6 +131,7 @@ def uncolumns(col: Array, channels: int, window: Window) -> Array:
 
 
 @operator
+@accumulated
 def unfold(
     x: Array,
     kernel: int | Sequence[int],
@@ -164,6 +168,7 @@ def unfold(
 
 
 @operator
+@accumulated
 def fold(
     col: Array,
     output_size: int | Sequence[int],

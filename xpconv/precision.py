@@ -9,7 +9,7 @@ from typing import Any, ParamSpec
 from array_api_compat import array_namespace, is_array_api_obj
 
 from xpconv.arrays import accumulation_dtype
-from xpconv.backends import Pullback
+from xpconv.libraries import Pullback
 
 P = ParamSpec("P")
 

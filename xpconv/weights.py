@@ -4,7 +4,6 @@ https://huggingface.co/docs/safetensors
 """
 
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,8 @@ def save_weights(
     ValueError
         When the format has no such dtype, or a name is "__metadata__", which it keeps for itself.
     """
+    import secrets  # here and not above, for it brings in what a quick import of the library does without
+
     try:
         from safetensors import SafetensorError
         from safetensors.numpy import save

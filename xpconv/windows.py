@@ -60,11 +60,29 @@ class Axis:
         start = k * self.dilation
         return slice(start, start + (self.output - 1) * self.stride + 1, self.stride)
 
+    def part(self, start: int, stop: int) -> tuple[slice, Axis]:
+        """Return the windows from `start` up to `stop` alone, and the elements of the axis that they touch."""
+        low = start * self.stride - self.before
+        high = low + (stop - start - 1) * self.stride + self.extent
+        elements = slice(min(max(low, 0), self.size), max(min(high, self.size), 0))
+        size = max(0, elements.stop - elements.start)
+        before = elements.start - low
+        return elements, Axis(size, self.kernel, self.stride, before, 0, self.dilation, stop - start)
+
     def members(self, *, include_pad: bool) -> tuple[int, ...]:
         """Count for each window the taps that lie on the axis, or on the axis and its padding."""
         low, high = (-self.before, self.size + self.after) if include_pad else (0, self.size)
         starts = range(-self.before, -self.before + self.output * self.stride, self.stride)
-        return tuple(sum(low <= start + k * self.dilation < high for k in range(self.kernel)) for start in starts)
+
+        def taps_below(bound: int, start: int) -> int:
+            return min(max(-(-(bound - start) // self.dilation), 0), self.kernel)
+
+        return tuple(taps_below(high, start) - taps_below(low, start) for start in starts)
+
+    @cached_property
+    def padding_alone(self) -> bool:
+        """Whether there is a window that sees no element of the axis."""
+        return 0 in self.members(include_pad=False)
 
     def phases(self) -> Iterator[Phase]:
         """Cut the adjoint of these windows into windows of stride 1, one for each residue of the stride.
@@ -122,10 +140,15 @@ class Window:
         """Taps of one window."""
         return math.prod(self.kernel)
 
-    @property
+    @cached_property
     def overlapping(self) -> bool:
-        """Whether two windows share an element."""
-        return any(axis.output > 1 and (axis.extent > axis.stride) for axis in self.axes)
+        """Whether neighbouring windows may share an element."""
+        return any(axis.output > 1 and axis.extent > axis.stride for axis in self.axes)
+
+    def part(self, start: int, stop: int) -> tuple[slice, Window]:
+        """Return the windows from `start` up to `stop` along the first axis, and the elements that they touch."""
+        elements, axis = self.axes[0].part(start, stop)
+        return elements, Window((axis, *self.axes[1:]))
 
 
 def window(
@@ -164,7 +187,7 @@ def window(
         tuple(size),
         whole_numbers("kernel", kernel, axes, least=1),
         whole_numbers("stride", stride, axes, least=1),
-        pad if isinstance(pad, str) else paddings(pad, axes),
+        None if isinstance(pad, str) and pad == "same" else paddings(pad, axes),
         whole_numbers("dilation", dilation, axes, least=1),
         ceil_mode,
     )
@@ -175,20 +198,18 @@ def _plan(
     size: tuple[int, ...],
     kernel: tuple[int, ...],
     stride: tuple[int, ...],
-    pad: tuple[tuple[int, int], ...] | str,
+    pad: tuple[tuple[int, int], ...] | None,
     dilation: tuple[int, ...],
     ceil_mode: bool,
 ) -> Window:
-    if isinstance(pad, str) and pad not in ("same", "valid"):
-        raise ValueError(f'pad is {pad!r}; as a word it is "same" or "valid"')
     axes = []
     for i, (n, k, s, d) in enumerate(zip(size, kernel, stride, dilation, strict=True)):
         extent = (k - 1) * d + 1
-        if pad == "same":
+        if pad is None:  # "same"
             missing = max(0, (math.ceil(n / s) - 1) * s + extent - n)
             before, after = missing // 2, missing - missing // 2
         else:
-            before, after = (0, 0) if isinstance(pad, str) else pad[i]
+            before, after = pad[i]
         room = n + before + after - extent
         if n < 1 or room < 0:
             raise ValueError(
@@ -229,6 +250,10 @@ def whole_numbers(name: str, value: object, axes: int, *, least: int) -> tuple[i
 
 def paddings(pad: object, axes: int) -> tuple[tuple[int, int], ...]:
     """Return one (before, after) pair an axis from a number, one number an axis, or one pair an axis."""
+    if isinstance(pad, str):
+        if pad != "valid":
+            raise ValueError(f'pad is {pad!r}; as a word it is "same" or "valid"')
+        pad = 0
     if not isinstance(pad, Sequence):
         return ((whole_number("pad", pad, least=0),) * 2,) * axes
     if len(pad) != axes:

@@ -105,9 +105,13 @@ def lanes() -> int:
 
 def run(function: Callable[[T], object], tasks: Iterable[T]) -> None:
     """Call the function on every task, side by side where that can be done."""
+    tasks = list(tasks)
     if lanes() > 1:
         with one_thread():
-            _workers().run(function, tasks)
+            if len(tasks) > 1:
+                _workers().run(function, tasks)
+            elif tasks:
+                function(tasks[0])
         return
     for task in tasks:
         function(task)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from xpconv.backends import Array
+from xpconv.libraries import Array
 from xpconv.windows import Window
 
 

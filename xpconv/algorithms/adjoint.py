@@ -8,7 +8,7 @@ import array_api_extra as xpx
 from array_api_compat import array_namespace, device
 
 from xpconv.algorithms.selection import choose
-from xpconv.backends import Array
+from xpconv.libraries import Array
 from xpconv.windows import Window
 
 

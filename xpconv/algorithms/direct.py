@@ -13,9 +13,9 @@ import math
 
 from array_api_compat import array_namespace
 
-from xpconv.backends import Array
 from xpconv.execution import Band, assemble, bands, has_views, lay_out, settled, times, total
 from xpconv.frames import cut, extend, frames
+from xpconv.libraries import Array
 from xpconv.windows import Window
 
 

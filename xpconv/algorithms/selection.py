@@ -9,8 +9,8 @@ from array_api_compat import array_namespace
 from xpconv.algorithms import Algorithm
 from xpconv.algorithms.direct import Direct
 from xpconv.algorithms.winograd import Winograd
-from xpconv.backends import Array
 from xpconv.execution import multiplies_small
+from xpconv.libraries import Array
 from xpconv.windows import Window
 
 ALGORITHMS: dict[str, Algorithm] = {"direct": Direct(), "winograd": Winograd(4), "winograd2": Winograd(2)}

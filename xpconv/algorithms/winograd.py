@@ -23,9 +23,9 @@ from fractions import Fraction
 import numpy as np
 from array_api_compat import array_namespace
 
-from xpconv.backends import Array
 from xpconv.execution import Band, assemble, bands, lay_out, product, settled, times, total
 from xpconv.frames import extend, frames
+from xpconv.libraries import Array
 from xpconv.windows import Axis, Window
 
 TAPS = 3

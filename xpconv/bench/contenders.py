@@ -15,10 +15,11 @@ import numpy as np
 
 import xpconv
 from xpconv.algorithms.selection import ALGORITHMS
-from xpconv.backends import Backend, synchronize, to_numpy
+from xpconv.backends import Backend
 from xpconv.bench import book
 from xpconv.bench.layers import NETWORKS, Case
 from xpconv.bench.problems import Host, problem
+from xpconv.libraries import synchronize, to_numpy
 
 FORWARD, BOTH = "forward", "forward + backward"
 LAST, FIRST = "channels last", "channels first"

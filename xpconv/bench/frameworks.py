@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 import xpconv
-from xpconv.backends import to_numpy
 from xpconv.bench.contenders import (
     BOTH,
     FIRST,
@@ -28,6 +27,7 @@ from xpconv.bench.contenders import (
 from xpconv.bench.layers import NETWORKS, Case
 from xpconv.bench.problems import Host, problem
 from xpconv.layers import Affine, Convolution, Dropout, Pooling, Relu
+from xpconv.libraries import to_numpy
 from xpconv.workers import processors
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from xpconv.arrays import namespace
-from xpconv.backends import Array, Pullback
 from xpconv.layers.layer import ready
+from xpconv.libraries import Array, Pullback
 from xpconv.operators import vjp
 from xpconv.ops.losses import binary_cross_entropy_with_logits, mean_squared_error, nll_loss, softmax_cross_entropy
 

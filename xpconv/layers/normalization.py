@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from xpconv.backends import Array, Pullback
 from xpconv.layers.layer import Layer
+from xpconv.libraries import Array, Pullback
 from xpconv.operators import vjp
 from xpconv.ops.local_response import local_response_norm
 from xpconv.ops.normalization import batch_norm, group_norm, instance_norm, layer_norm

@@ -10,10 +10,10 @@ import math
 from typing import Any
 
 from xpconv.arrays import namespace, one_dtype
-from xpconv.backends import Array, Pullback
 from xpconv.broadcasting import total_like
 from xpconv.distributions import logistic, normal
 from xpconv.layout import channels_last, channels_second
+from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator
 from xpconv.precision import accumulated
 

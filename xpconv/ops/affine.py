@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from xpconv.arrays import namespace, one_dtype, shaped
-from xpconv.backends import Array, Pullback
+from xpconv.arrays import conjugate, namespace, one_dtype, shaped
+from xpconv.execution import matmul
+from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator
+from xpconv.precision import accumulated
 
 
 @operator
+@accumulated
 def affine(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, Pullback]:
     """Multiply every sample by a matrix and add a bias.
 
@@ -49,14 +53,14 @@ def affine(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, P
         )
     shaped("bias", bias, (weight.shape[1],), "one number for each output")
     rows = xp.reshape(x, (shape[0], width))
-    y = xp.matmul(rows, weight)
+    y = matmul(rows, weight)
     if bias is not None:
         y = y + bias
 
-    def pullback(dy: Array) -> tuple[Array | None, ...]:
+    def pullback(dy: Array) -> tuple[Any, ...]:
         return (
-            xp.reshape(xp.matmul(dy, xp.matrix_transpose(weight)), shape),
-            xp.matmul(xp.matrix_transpose(rows), dy),
+            lambda: xp.reshape(matmul(dy, xp.matrix_transpose(conjugate(xp, weight))), shape),
+            lambda: matmul(xp.matrix_transpose(conjugate(xp, rows)), dy),
             None if bias is None else xp.sum(dy, axis=0, dtype=dy.dtype),
         )
 

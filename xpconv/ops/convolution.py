@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from xpconv.algorithms.adjoint import input_gradient
-from xpconv.algorithms.selection import choose
-from xpconv.arrays import namespace, one_dtype, shaped, spatial_axes
-from xpconv.backends import Array, Pullback
+from xpconv.algorithms.adjoint import convolve, input_gradient, weight_gradient
+from xpconv.algorithms.selection import choose, named
+from xpconv.arrays import conjugate, namespace, one_dtype, shaped, spatial_axes
+from xpconv.broadcasting import total_like
+from xpconv.frozen import immutable, remembered
 from xpconv.layout import channels_last, channels_second, taps_first, taps_last
+from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator
+from xpconv.precision import accumulated
+from xpconv.transposition import transposed_window
 from xpconv.windows import Pad, whole_number, window
 
 
 @operator
+@accumulated
 def conv(
     x: Array,
     weight: Array,
@@ -62,10 +68,7 @@ def conv(
     Saito, *Deep Learning from Scratch*, section 7.4; Dumoulin and Visin, "A guide to convolution arithmetic for deep
     learning" (2016), for the arithmetic and its adjoint.
     """
-    xp = namespace(x=x, weight=weight, bias=bias)
-    one_dtype(xp, "numeric", x=x, weight=weight, bias=bias)
-    axes = spatial_axes("x", x)
-    spatial_axes("weight", weight, axes)
+    xp = _fitting(x, weight, bias)
     groups = whole_number("groups", groups, least=1)
     filters = weight.shape[0]
     if x.shape[1] != weight.shape[1] * groups or filters % groups:
@@ -75,19 +78,112 @@ def conv(
         )
     shaped("bias", bias, (filters,), "one number for each filter")
     plan = window(x.shape[2:], weight.shape[2:], stride=stride, pad=pad, dilation=dilation)
-    way = choose(algorithm)
+    algorithm = named(algorithm, plan, groups)
 
     last, kernel = channels_last(x), taps_first(weight)
-    y = way.convolve(last, kernel, plan, groups)
-    if bias is not None:
-        y = y + bias
+    way = choose(algorithm, last, filters, plan, groups, cached=immutable(weight))
+    prepared = remembered(weight, (way, groups), lambda: way.prepare(kernel, groups))
+    y = way.convolve(last, prepared, bias, plan, groups)
 
-    def pullback(dy: Array) -> tuple[Array | None, ...]:
+    def pullback(dy: Array) -> tuple[Any, ...]:
         dy = channels_last(dy)
         return (
-            channels_second(input_gradient(way, dy, kernel, plan, groups)),
-            taps_last(way.weight_gradient(last, dy, plan, groups)),
-            None if bias is None else xp.sum(dy, axis=tuple(range(1 + axes)), dtype=dy.dtype),
+            lambda: channels_second(input_gradient(algorithm, dy, conjugate(xp, kernel), plan, groups)),
+            lambda: taps_last(weight_gradient(algorithm, conjugate(xp, last), dy, plan, groups)),
+            None if bias is None else total_like(dy, tuple(bias.shape)),
         )
 
     return channels_second(y), pullback
+
+
+@operator
+@accumulated
+def conv_transpose(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: int | Sequence[int] = 1,
+    pad: Pad = 0,
+    output_pad: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> tuple[Array, Pullback]:
+    """Run a convolution backwards: add up every filter, times an element, where that element's window lies.
+
+    The adjoint of `conv` with the same weight and options, plus a bias; also known as deconvolution.
+
+    Parameters
+    ----------
+    x : array, shape (N, C, *size)
+        Any number of spatial axes.
+    weight : array, shape (C, O/groups, *kernel)
+        Filters, of which `conv` would say that C come out and O go in.
+    bias : array, shape (O,), optional
+        Added to every element of an output channel.
+    stride, dilation : int or one int an axis
+        Elements between windows, elements between taps.
+    pad : int, one int an axis, one (before, after) pair an axis, "same" or "valid"
+        Elements to take off the result: what `conv` adds. "same" leaves ``size * stride`` elements, unless the windows
+        touch fewer.
+    output_pad : int or one int an axis
+        Elements to add to the end of the result, less than the stride or the dilation: those that `conv`'s last window
+        does not reach.
+    groups : int
+        Cut channels and filters into this many groups that do not see each other.
+
+    Returns
+    -------
+    array, shape (N, O, *output)
+        With ``output = (size - 1)*stride + (kernel - 1)*dilation + 1 - before - after + output_pad`` elements along
+        each axis, in the dtype of `x`. Its memory holds the channels last.
+
+    Raises
+    ------
+    TypeError
+        When the arrays are of several libraries or dtypes, or a number is not whole.
+    ValueError
+        When ranks, channels, groups or devices do not fit, a number is out of range, or no element is left.
+
+    References
+    ----------
+    Zeiler, Krishnan, Taylor and Fergus, "Deconvolutional networks" (2010); Dumoulin and Visin, "A guide to convolution
+    arithmetic for deep learning" (2016).
+    """
+    xp = _fitting(x, weight, bias)
+    groups = whole_number("groups", groups, least=1)
+    channels = x.shape[1]
+    if channels != weight.shape[0] or channels % groups:
+        raise ValueError(
+            f"x has {channels} channels and weight has shape {tuple(weight.shape)} (C, O/groups, ...) with {groups} "
+            f"groups; give weight of shape ({channels}, O/groups, ...), {channels} a multiple of groups"
+        )
+    shaped("bias", bias, (weight.shape[1] * groups,), "one number for each filter")
+    plan = transposed_window(
+        x.shape[2:], weight.shape[2:], stride=stride, pad=pad, output_pad=output_pad, dilation=dilation
+    )
+
+    last, kernel = channels_last(x), taps_first(weight)
+    y = input_gradient("auto", last, kernel, plan, groups)
+    if bias is not None:
+        y = y + bias
+
+    def pullback(dy: Array) -> tuple[Any, ...]:
+        dy = channels_last(dy)
+        return (
+            lambda: channels_second(convolve("auto", dy, conjugate(xp, kernel), None, plan, groups)),
+            lambda: taps_last(weight_gradient("auto", dy, conjugate(xp, last), plan, groups)),
+            None if bias is None else total_like(dy, tuple(bias.shape)),
+        )
+
+    return channels_second(y), pullback
+
+
+def _fitting(x: Array, weight: Array, bias: Array | None) -> Any:
+    """Return the namespace of arrays that fit together."""
+    xp = namespace(x=x, weight=weight, bias=bias)
+    one_dtype(xp, "numeric", x=x, weight=weight, bias=bias)
+    spatial_axes("weight", weight, spatial_axes("x", x))
+    if 0 in weight.shape:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}; give at least one filter, one channel and one tap")
+    return xp

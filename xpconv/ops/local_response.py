@@ -6,8 +6,8 @@ import array_api_extra as xpx
 from array_api_compat import array_namespace
 
 from xpconv.arrays import namespace, one_dtype
-from xpconv.backends import Array, Pullback
 from xpconv.layout import channels_last, channels_second
+from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator
 from xpconv.precision import accumulated
 from xpconv.windows import whole_number

@@ -9,9 +9,9 @@ from typing import Any
 from array_api_compat import device
 
 from xpconv.arrays import namespace, one_dtype, shaped
-from xpconv.backends import Array, Pullback, at_hand
 from xpconv.broadcasting import total_like
 from xpconv.distributions import log_softmax, logistic, softplus
+from xpconv.libraries import Array, Pullback, at_hand
 from xpconv.operators import operator
 from xpconv.precision import accumulated
 

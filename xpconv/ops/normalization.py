@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 from xpconv.arrays import namespace, one_dtype, shaped
-from xpconv.backends import Array, Pullback
+from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator
 from xpconv.precision import accumulated
 from xpconv.standardization import by_channel, standardize

@@ -6,7 +6,7 @@ import numpy as np
 from array_api_compat import device
 
 from xpconv.arrays import namespace, one_dtype
-from xpconv.backends import Array, Pullback
+from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from xpconv import distributions
 from xpconv.arrays import namespace, one_dtype
-from xpconv.backends import Array, Pullback
+from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator
 from xpconv.precision import accumulated
 

@@ -1,0 +1,92 @@
+"""Train one of the book's convolutional networks on handwritten digits, on any backend.
+
+python examples/train_cnn.py                                                # 8x8 digits, no download
+python examples/train_cnn.py --data mnist --network deep --backend cupy
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import xpconv
+from xpconv.data import load
+from xpconv.training import Trainer, cosine
+
+RECIPES = {
+    "digits": {"epochs": 40, "batch_size": 50, "lr": 0.003},
+    "mnist": {"epochs": 20, "batch_size": 100, "lr": 0.001},
+}
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description="Train a convolutional network on handwritten digits.")
+    option = parser.add_argument
+    option("--backend", default="numpy", help="numpy, cupy, cupy:1, torch, torch:cuda, jax, array-api-strict")
+    option("--data", choices=RECIPES, default="digits")
+    option("--data-dir", metavar="DIR", help="where the four files of MNIST are; without it they are downloaded")
+    option("--network", choices=("simple", "deep"), default="simple")
+    option("--epochs", type=int, help=f"this and the next two have defaults for each data set: {RECIPES}")
+    option("--batch-size", type=int)
+    option("--lr", type=float, help="learning rate at the start; it falls to 0 along a cosine")
+    option("--seed", type=int, default=0)
+    option("--plot", metavar="FILE", help="draw curves, filters and mistakes")
+    option("--save", metavar="FILE", help="write the weights, as safetensors")
+    option("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(**RECIPES[parser.parse_known_args()[0].data])
+    return parser.parse_args()
+
+
+def prepare(args):
+    for file in (args.plot, args.save):
+        if file and not Path(file).parent.is_dir():
+            raise ValueError(f"there is no directory {Path(file).parent} for {file}")
+    if args.seed < 0:
+        raise ValueError(f"seed is {args.seed}; give a whole number of at least 0")
+    backend = xpconv.backend(args.backend)
+    rng = np.random.default_rng(args.seed)
+    train, test = load(args.data, args.data_dir)
+    shape = train.images.shape[1:]
+    if args.network == "deep":
+        network = xpconv.DeepConvNet(shape, backend=backend, rng=rng)
+    else:
+        windows = {"filter_size": 3, "pad": 1} if args.data == "digits" else {}  # the book's 5x5 suit 28x28 pixels
+        network = xpconv.SimpleConvNet(shape, windows, weight_init_std="he", backend=backend, rng=rng)
+    trainer = Trainer(
+        network,
+        xpconv.Adam(args.lr),
+        train,
+        test,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        schedule=cosine,
+        rng=rng,
+        progress=not args.quiet,
+    )
+    print(f"{args.network} network on {backend}: {len(train)} images to train on, {len(test)} to test", flush=True)
+    return trainer, test
+
+
+def main():
+    args = arguments()
+    try:
+        if args.plot:
+            import plots  # only a plot needs matplotlib
+        trainer, test = prepare(args)
+    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
+        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
+        sys.exit(2)
+    network = trainer.network
+    before = xpconv.to_numpy(network.params["W1"])
+    history = trainer.train()
+    print(f"{history.images_per_second:,.0f} images/s, test accuracy {history.test_accuracy[-1]:.2%}")
+    if args.save:
+        network.save(args.save, {"data": args.data, "test accuracy": str(history.test_accuracy[-1])})
+    if args.plot:
+        answers = xpconv.to_numpy(network.classify(trainer.test[0]))
+        plots.draw(args.plot, history, before, xpconv.to_numpy(network.params["W1"]), test, answers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+import os
+
+import pytest
+
+# JAX compiles anew for every shape, and tests have many: let it not spend time on making small arrays fast.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+pytest_plugins = ["xpconv.testing.plugin"]
+
+# Random geometries: a few, always the same, or with --hypothesis-profile=thorough as many as it takes to be sure.
+try:
+    from hypothesis import settings
+
+    settings.register_profile("default", max_examples=40, derandomize=True, deadline=None, database=None)
+    settings.register_profile("thorough", max_examples=2000, deadline=None)
+    settings.load_profile("default")
+except ImportError:
+    pass
+
+
+@pytest.fixture(params=["numpy", "array-api-strict:device1"])
+def quick_backend(request):
+    """Backends on which a geometry costs milliseconds: NumPy as it is, and the bare standard."""
+    from xpconv.backends import backend
+    from xpconv.libraries import strictest
+
+    pytest.importorskip(request.param.partition(":")[0].replace("-", "_"))
+    found = backend(request.param)
+    with strictest(found):
+        yield found

@@ -1,0 +1,170 @@
+"""Optimizers against PyTorch's in float64, against the papers' formulas, and on every backend."""
+
+import math
+
+import numpy as np
+import pytest
+from cases import normal
+
+import xpconv
+from xpconv.optimizers import Optimizer
+from xpconv.testing import assert_close
+
+RULES = [xpconv.SGD, xpconv.Momentum, xpconv.Nesterov, xpconv.AdaGrad, xpconv.RMSProp, xpconv.Adam]
+
+# The same rule in PyTorch, at learning rate 0.05.
+PYTORCH = [
+    (xpconv.SGD(0.05), "SGD", {}),
+    (xpconv.Momentum(0.05, 0.8), "SGD", {"momentum": 0.8}),
+    (xpconv.Nesterov(0.05, 0.8), "SGD", {"momentum": 0.8, "nesterov": True}),
+    (xpconv.AdaGrad(0.05, eps=1e-3), "Adagrad", {"eps": 1e-3}),
+    (xpconv.RMSProp(0.05, 0.9, eps=1e-3), "RMSprop", {"alpha": 0.9, "eps": 1e-3}),
+    (xpconv.Adam(0.05, 0.8, 0.95, eps=1e-3), "Adam", {"betas": (0.8, 0.95), "eps": 1e-3}),
+]
+
+
+def arrays(backend, seed, dtype="float64"):
+    return {
+        "W": backend.asarray(normal(3, 4, seed=seed), dtype),
+        "b": backend.asarray(0.1 * normal(4, seed=seed), dtype),
+    }
+
+
+@pytest.mark.parametrize("rule, name, options", PYTORCH, ids=[type(rule).__name__ for rule, *_ in PYTORCH])
+def test_agrees_with_pytorch(rule, name, options):
+    torch = pytest.importorskip("torch")
+    theirs = {n: torch.nn.Parameter(torch.from_numpy(a)) for n, a in arrays(xpconv.backend(), 0).items()}
+    their_rule = getattr(torch.optim, name)(list(theirs.values()), lr=0.05, **options)
+    ours = arrays(xpconv.backend(), 0)
+    for step in range(1, 12):
+        grads = arrays(xpconv.backend(), step)
+        for n, parameter in theirs.items():
+            parameter.grad = torch.from_numpy(grads[n].copy())
+        their_rule.step()
+        rule.update(ours, grads)
+        for n, parameter in theirs.items():
+            assert_close(ours[n], parameter.detach().numpy(), rtol=1e-13)
+
+
+def by_hand(rule, p, gradients):
+    """The papers' formulas, one number at a time; the learning rate of step t is 0.1/t."""
+    v = h = m = 0.0
+    for t, g in enumerate(gradients, start=1):
+        lr = 0.1 / t
+        if rule is xpconv.SGD:
+            p = p - lr * g
+        elif rule is xpconv.Momentum:
+            v = 0.9 * v - lr * g
+            p = p + v
+        elif rule is xpconv.Nesterov:
+            before, v = v, 0.9 * v - lr * g
+            p = p + 0.9 * 0.9 * before - 1.9 * lr * g
+        elif rule is xpconv.AdaGrad:
+            h = h + g**2
+            p = p - lr * g / (math.sqrt(h) + 1e-7)
+        elif rule is xpconv.RMSProp:
+            h = 0.99 * h + 0.01 * g**2
+            p = p - lr * g / (math.sqrt(h) + 1e-7)
+        else:
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            p = p - lr * (m / (1 - 0.9**t)) / (math.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    return p
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_follows_its_formula_with_the_defaults_of_the_book_and_a_rate_that_changes(backend, rule, dtype):
+    params, optimizer = arrays(backend, 0, dtype), rule()
+    first, gradients = dict(params), [arrays(backend, step, dtype) for step in range(1, 6)]
+    for t, grads in enumerate(gradients, start=1):
+        optimizer.lr = 0.1 / t
+        optimizer.update(params, grads)
+    for name, array in params.items():
+        hosts = [xpconv.to_numpy(grads[name]).astype(float) for grads in gradients]
+        start = xpconv.to_numpy(first[name]).astype(float)
+        wanted = np.vectorize(lambda p, *gs: by_hand(rule, p, gs))(start, *hosts)
+        assert_close(array, wanted.astype(dtype), like=first[name])
+        assert_close(first[name], xpconv.to_numpy(arrays(backend, 0, dtype)[name]), like=first[name], rtol=0)
+
+
+@pytest.mark.parametrize(
+    "rule, lr",
+    list(zip(RULES, [0.01, 0.01, 0.01, 0.01, 0.01, 0.001], strict=True)),
+)
+def test_learning_rates_of_the_book(rule, lr):
+    assert rule().lr == lr
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_is_remembered_is_kept_by_name_where_the_parameter_is(backend, rule):
+    params, optimizer = arrays(backend, 0, "float32"), rule()
+    optimizer.update(params, arrays(backend, 1, "float32"))
+    assert set(optimizer.state) == (set() if rule is xpconv.SGD else {"W", "b"})
+    for name, kept in optimizer.state.items():
+        for array in kept[1:] if isinstance(kept, tuple) else (kept,):
+            assert_close(array, xpconv.to_numpy(array), like=params[name])
+            assert array.dtype == params[name].dtype
+            assert array.shape == params[name].shape
+
+
+def test_a_parameter_without_a_gradient_stays(backend):
+    params = arrays(backend, 0)
+    before = dict(params)
+    xpconv.Adam().update(params, {"b": arrays(backend, 1)["b"]})
+    assert params["W"] is before["W"]
+    assert params["b"] is not before["b"]
+
+
+@pytest.mark.parametrize(
+    "bad, error, words",
+    [
+        (lambda b: {"W9": b.asarray(normal(2))}, ValueError, "grads has W9, but the parameters are W, b"),
+        (lambda b: {"b": b.asarray(normal(3))}, ValueError, r"the gradient of b has shape \(3,\); give \(4,\)"),
+        (lambda b: {"b": b.asarray(normal(1))}, ValueError, r"the gradient of b has shape \(1,\); give \(4,\)"),
+        (
+            lambda b: {"b": b.asarray(normal(4), "float32")},
+            TypeError,
+            "b has dtype .*float64.* the gradient of b .*float32",
+        ),
+        (lambda b: {"b": None}, TypeError, "gradient of b is None"),
+        (lambda b: {"b": [0.0] * 4}, TypeError, "the gradient of b is a list"),
+    ],
+)
+def test_gradients_that_do_not_fit_change_nothing(backend, bad, error, words):
+    params, optimizer = arrays(backend, 0), xpconv.Momentum()
+    before = dict(params)
+    with pytest.raises(error, match=words):
+        optimizer.update(params, {"W": arrays(backend, 1)["W"], **bad(backend)})
+    assert all(params[name] is before[name] for name in params)
+    assert not optimizer.state
+
+
+@pytest.mark.parametrize(
+    "make, error, words",
+    [
+        (lambda: xpconv.SGD(-0.1), ValueError, "lr is -0.1; give a finite number of at least 0"),
+        (lambda: xpconv.SGD(math.nan), ValueError, "lr is nan"),
+        (lambda: xpconv.Adam(math.inf), ValueError, "lr is inf"),
+        (lambda: xpconv.SGD("0.1"), TypeError, r"lr is '0.1' \(str\); give a number"),
+        (lambda: xpconv.SGD(True), TypeError, "lr is True"),
+        (lambda: xpconv.Momentum(momentum=1), ValueError, "momentum is 1; give a number of at least 0 and below 1"),
+        (lambda: xpconv.Nesterov(momentum=-0.5), ValueError, "momentum is -0.5"),
+        (lambda: xpconv.AdaGrad(eps=-1), ValueError, "eps is -1"),
+        (lambda: xpconv.RMSProp(decay_rate=1.5), ValueError, "decay_rate is 1.5"),
+        (lambda: xpconv.Adam(beta1=1.0), ValueError, "beta1 is 1.0"),
+        (lambda: xpconv.Adam(beta2=None), TypeError, "beta2 is None"),
+    ],
+)
+def test_bad_hyper_parameters(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
+
+
+def test_a_rule_of_ones_own(backend):
+    class SignDescent(Optimizer):
+        def step(self, name, p, g):
+            return p - self.lr * backend.xp.sign(g)
+
+    params, grads = arrays(backend, 0), arrays(backend, 1)
+    SignDescent(0.5).update(params, grads)
+    assert_close(params["W"], normal(3, 4) - 0.5 * np.sign(normal(3, 4, seed=1)), like=grads["W"])

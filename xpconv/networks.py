@@ -1,0 +1,243 @@
+"""Networks: layers in a row, with a loss after the last, and their parameters by the book's names."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any
+
+import array_api_compat
+from numpy.typing import NDArray
+
+from xpconv.arrays import namespace, one_dtype, shaped
+from xpconv.layers import Layer, Loss, SoftmaxWithLoss
+from xpconv.libraries import Array, to_numpy
+from xpconv.weights import check_fit, load_weights, save_weights
+from xpconv.windows import whole_number
+
+
+class LayerArrays(MutableMapping[str, Array]):
+    """A live view of the arrays that layers own, by name: reading and writing go to the layer.
+
+    The k-th layer that can have a `W` calls it ``W<k>``, and so on for every attribute. One that is None, as the bias
+    of a layer without one, has its number and is not in the mapping.
+
+    Parameters
+    ----------
+    layers : iterable of Layer
+    kinds : sequence of str
+        Which of the layers' arrays: "parameters", "buffers" or both.
+    """
+
+    def __init__(self, layers: Iterable[Layer], kinds: Sequence[str] = ("parameters",)) -> None:
+        self._places: dict[str, tuple[Layer, str]] = {}
+        seen: Counter[str] = Counter()
+        for layer in layers:
+            for attribute in (name for kind in kinds for name in getattr(layer, kind)):
+                seen[attribute] += 1
+                self._places[f"{attribute}{seen[attribute]}"] = (layer, attribute)
+
+    def place(self, name: str) -> tuple[Layer, str]:
+        """Return the layer and the attribute that this name stands for.
+
+        Raises
+        ------
+        KeyError
+            When there is no array of this name.
+        """
+        layer, attribute = self._places.get(name, (None, ""))
+        if layer is None or getattr(layer, attribute) is None:
+            raise KeyError(f"there is no {name!r}; give one of {', '.join(self)}")
+        return layer, attribute
+
+    def __getitem__(self, name: str) -> Array:
+        layer, attribute = self.place(name)
+        return getattr(layer, attribute)
+
+    def __setitem__(self, name: str, array: Array) -> None:
+        layer, attribute = self.place(name)
+        if array is None:
+            raise TypeError(f"the new value of {name} is None; give an array")
+        pair = {name: getattr(layer, attribute), "its new value": array}
+        one_dtype(namespace(**pair), "real floating", **pair)
+        shaped(f"the new value of {name}", array, tuple(pair[name].shape), "the shape that it has now")
+        setattr(layer, attribute, array)
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError(f"{name!r} belongs to its layer and cannot be taken away; give it another value")
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, (layer, attribute) in self._places.items() if getattr(layer, attribute) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"<{', '.join(f'{name} {tuple(array.shape)}' for name, array in self.items())}>"
+
+
+class Network:
+    """Layers in a row, and a loss after the last.
+
+    Parameters
+    ----------
+    layers : mapping of str to Layer, or sequence of Layer
+        In order. Without names they are called after their class: Convolution1, Relu1, Convolution2, ...
+    last_layer : Loss, optional
+        `SoftmaxWithLoss` if not given.
+
+    Attributes
+    ----------
+    layers : dict of str to Layer
+    params : LayerArrays
+        The trained arrays by the book's names: W1, b1, W2, ... Setting one sets it in its layer.
+    state : LayerArrays
+        All that a trained network is: `params`, and what else its layers have learned (running_mean1, ...).
+
+    Raises
+    ------
+    TypeError, ValueError
+        When there are no layers, one is no `Layer`, or one appears twice.
+    """
+
+    def __init__(self, layers: Mapping[str, Layer] | Sequence[Layer], last_layer: Loss | None = None) -> None:
+        self.layers = dict(layers) if isinstance(layers, Mapping) else _named(layers)
+        if not self.layers:
+            raise ValueError("layers is empty; give at least one")
+        for name, layer in self.layers.items():
+            if not isinstance(layer, Layer):
+                raise TypeError(f"layer {name!r} is a {type(layer).__name__}; give an xpconv.Layer")
+        if len({id(layer) for layer in self.layers.values()}) < len(self.layers):
+            raise ValueError("a layer appears twice, and keeps what backward needs of one input only; give another one")
+        self.last_layer: Loss = SoftmaxWithLoss() if last_layer is None else last_layer
+        self.params = LayerArrays(self.layers.values())
+        self.state = LayerArrays(self.layers.values(), ("parameters", "buffers"))
+
+    def predict(self, x: Array, train_flg: bool = False) -> Array:
+        """Return the scores of x, and keep nothing for `backward`."""
+        for layer in self.layers.values():
+            x, _ = layer.apply(x, train_flg)
+        return x
+
+    def forward(self, x: Array, train_flg: bool = True) -> Array:
+        """Return the scores of x, and keep in each layer what `backward` needs."""
+        for layer in self.layers.values():
+            x = layer.forward(x, train_flg)
+        return x
+
+    def backward(self, dout: Array, *, input_gradient: bool = True) -> Array:
+        """Return the gradient of x from that of the scores, and leave those of the parameters in their layers.
+
+        Parameters
+        ----------
+        dout : array
+            Gradient of the scores.
+        input_gradient : bool
+            Whether that of x is wanted, which costs much after large images; None is returned without it.
+
+        Raises
+        ------
+        ValueError
+            When `forward` was not called before.
+        """
+        first, *others = self.layers.values()
+        for layer in reversed(others):
+            dout = layer.backward(dout)
+        return first.backward(dout, input_gradient=input_gradient)
+
+    def loss(self, x: Array, t: Array, train_flg: bool = False) -> Array:
+        """Return the loss of x against what its scores should say, as an array of one number."""
+        return self.last_layer.forward(self.forward(x, train_flg), t)
+
+    def gradient(self, x: Array, t: Array) -> dict[str, Array]:
+        """Return the gradient of the loss in training, by the names of `params`.
+
+        The loss itself is then in ``last_layer.loss``, so that nothing need be computed twice.
+        """
+        self.loss(x, t, train_flg=True)
+        self.backward(self.last_layer.backward(), input_gradient=False)
+        places = ((name, *self.params.place(name)) for name in self.params)
+        return {name: getattr(layer, f"d{attribute}") for name, layer, attribute in places}
+
+    def classify(self, x: Array, batch_size: int = 100) -> Array:
+        """Return the class with the largest score for each sample of x, shape (N, ...), `batch_size` of them at a time.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When `batch_size` is no whole number of at least 1, or there are no samples.
+        """
+        xp, step = namespace(x=x), whole_number("batch_size", batch_size, least=1)
+        if x.shape[0] == 0:
+            raise ValueError(f"x has shape {tuple(x.shape)}; give at least one sample")
+        parts = (x[start : min(start + step, x.shape[0]), ...] for start in range(0, x.shape[0], step))
+        return xp.concat([xp.argmax(self.predict(part), axis=1) for part in parts], axis=0)
+
+    def accuracy(self, x: Array, t: Array, batch_size: int = 100) -> float:
+        """Return the share of samples whose largest score is that of their class.
+
+        Parameters
+        ----------
+        x : array, shape (N, ...)
+        t : array, shape (N,) or (N, K)
+            Labels, or rows whose largest entry is that of the class.
+        batch_size : int
+            Samples to predict at a time; all are counted, whether or not it divides their number.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `classify`, or when there are not as many labels.
+        """
+        xp = namespace(x=x, t=t)
+        if t.ndim not in (1, 2) or t.shape[0] != x.shape[0]:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)} and t {tuple(t.shape)}; give t as (N,) labels or (N, K) rows"
+            )
+        labels = xp.argmax(t, axis=1) if t.ndim == 2 else t
+        right = xp.count_nonzero(self.classify(x, batch_size) == labels)
+        return int(right) / int(x.shape[0])
+
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
+        """Write `state` to a safetensors file, whole or not at all, with notes on where it comes from."""
+        notes = {"network": type(self).__name__, **(metadata or {})}
+        save_weights(path, {name: to_numpy(array) for name, array in self.state.items()}, notes)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Read `state` from a safetensors file, to the library, device and dtype that it has now.
+
+        Raises
+        ------
+        FileNotFoundError
+            When there is no such file.
+        ValueError
+            When the file is damaged, or its names, shapes and kinds of numbers are not those of `state`: the message
+            lists all that do not fit, and nothing has changed.
+        """
+        given, own = load_weights(path), self.state
+        check_fit(
+            {name: array.shape for name, array in given.items()},
+            {name: tuple(array.shape) for name, array in own.items()},
+        )
+        if odd := [f"{name} of {array.dtype}" for name, array in given.items() if array.dtype.kind != "f"]:
+            raise ValueError(f"{path}: {', '.join(odd)}; give floating numbers")
+        moved = {name: beside(own[name], array, own[name].dtype) for name, array in given.items()}
+        for name, array in moved.items():
+            own[name] = array
+
+
+def beside(like: Array, host: NDArray[Any], dtype: Any = None) -> Array:
+    """Copy a host array to the library and device of another array, in a dtype of that library or its own."""
+    xp = array_api_compat.array_namespace(like)
+    return xp.asarray(host, dtype=dtype, device=array_api_compat.device(like), copy=True)
+
+
+def _named(layers: Sequence[Layer]) -> dict[str, Layer]:
+    seen: Counter[str] = Counter()
+    named = {}
+    for layer in layers:
+        kind = type(layer).__name__
+        seen[kind] += 1
+        named[f"{kind}{seen[kind]}"] = layer
+    return named

@@ -1,0 +1,246 @@
+"""Optimizers: from parameters and their gradients to the next parameters.
+
+``update(params, grads)`` works on any mapping and never inside an array: each parameter is replaced by a new one, so
+the same lines train on libraries whose arrays do not change. What an optimizer remembers (a velocity, a mean of
+squares) is kept by the parameter's name, on its device and in its dtype.
+
+In the formulas p is a parameter and g its gradient.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from xpconv.arrays import namespace, one_dtype, shaped
+from xpconv.libraries import Array
+
+
+class Optimizer:
+    """One rule that takes a step.
+
+    Attributes
+    ----------
+    lr : float
+        Learning rate, which may be changed between steps.
+    state : dict
+        What is remembered of each parameter, by its name.
+    """
+
+    def __init__(self, lr: float) -> None:
+        self.lr = _number("lr", lr, math.inf)
+        self.state: dict[str, Any] = {}
+
+    def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
+        """Replace every parameter that has a gradient by the next one.
+
+        Parameters
+        ----------
+        params : mutable mapping of str to array
+            Of a real floating dtype. One without a gradient stays as it is.
+        grads : mapping of str to array
+            Each of its parameter's library, device, dtype and shape.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When a gradient does not fit its parameter or has none; then no parameter has changed.
+        """
+        if unknown := [name for name in grads if name not in params]:
+            raise ValueError(f"grads has {', '.join(unknown)}, but the parameters are {', '.join(params)}")
+        for name, g in grads.items():
+            p, word = params[name], f"the gradient of {name}"
+            if g is None:
+                raise TypeError(f"{word} is None; give an array, or leave it out and the parameter stays as it is")
+            one_dtype(namespace(**{name: p, word: g}), "real floating", **{name: p, word: g})
+            shaped(word, g, tuple(p.shape), f"the shape of {name}")
+        for name, g in grads.items():
+            params[name] = self.step(name, params[name], g)
+
+    def step(self, name: str, p: Array, g: Array) -> Array:
+        """Return the next value of one parameter, and remember under its name what the rule remembers."""
+        raise NotImplementedError
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent: ``p - lr*g``.
+
+    Parameters
+    ----------
+    lr : float
+
+    References
+    ----------
+    Robbins and Monro, "A stochastic approximation method" (1951).
+    """
+
+    def __init__(self, lr: float = 0.01) -> None:
+        super().__init__(lr)
+
+    def step(self, name: str, p: Array, g: Array) -> Array:
+        """Return the next value of one parameter."""
+        return p - self.lr * g
+
+
+class Momentum(Optimizer):
+    """Descent with inertia: ``v = momentum*v - lr*g``, ``p + v``.
+
+    The learning rate is inside the velocity, as in the book; where it changes between steps, PyTorch's `SGD`, which has
+    it outside, goes another way.
+
+    Parameters
+    ----------
+    lr : float
+    momentum : float
+        Share of the velocity that is kept at each step, at least 0 and below 1.
+
+    References
+    ----------
+    Polyak, "Some methods of speeding up the convergence of iteration methods" (1964); Saito, *Deep Learning from
+    Scratch*, section 6.1.4.
+    """
+
+    def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
+        super().__init__(lr)
+        self.momentum = _number("momentum", momentum, 1)
+
+    def velocity(self, name: str, g: Array) -> Array:
+        """Return the velocity after this gradient, and remember it."""
+        v = -self.lr * g
+        if name in self.state:
+            v = v + self.momentum * self.state[name]
+        self.state[name] = v
+        return v
+
+    def step(self, name: str, p: Array, g: Array) -> Array:
+        """Return the next value of one parameter."""
+        return p + self.velocity(name, g)
+
+
+class Nesterov(Momentum):
+    """Descent with inertia, the gradient taken where inertia leads.
+
+    ``v = momentum*v - lr*g``, ``p + momentum*v - lr*g``. The parameters that it keeps are those looked
+    ahead to, where the next gradient is wanted.
+
+    Parameters
+    ----------
+    lr, momentum
+        As in `Momentum`.
+
+    References
+    ----------
+    Nesterov, "A method of solving a convex programming problem with convergence rate O(1/k^2)" (1983), in the form of
+    Bengio, Boulanger-Lewandowski and Pascanu, "Advances in optimizing recurrent networks" (2012), equations 6 and 7.
+    """
+
+    def step(self, name: str, p: Array, g: Array) -> Array:
+        """Return the next value of one parameter."""
+        return p + self.momentum * self.velocity(name, g) - self.lr * g
+
+
+class AdaGrad(Optimizer):
+    """A rate for each element, by all its gradients so far: ``h = h + g*g``, ``p - lr * g/(sqrt(h) + eps)``.
+
+    Parameters
+    ----------
+    lr : float
+    eps : float
+        Keeps the division from zero.
+
+    References
+    ----------
+    Duchi, Hazan and Singer, "Adaptive subgradient methods" (2011); Saito, *Deep Learning from Scratch*, section 6.1.5.
+    """
+
+    def __init__(self, lr: float = 0.01, *, eps: float = 1e-7) -> None:
+        super().__init__(lr)
+        self.eps = _number("eps", eps, math.inf)
+
+    def squares(self, name: str, g: Array) -> Array:
+        """Return what the squares of the gradients add up to."""
+        return self.state[name] + g * g if name in self.state else g * g
+
+    def step(self, name: str, p: Array, g: Array) -> Array:
+        """Return the next value of one parameter."""
+        h = self.state[name] = self.squares(name, g)
+        return p - self.lr * g / (array_namespace(h).sqrt(h) + self.eps)
+
+
+class RMSProp(AdaGrad):
+    """AdaGrad that forgets: ``h = decay_rate*h + (1 - decay_rate)*g*g``, ``p - lr * g/(sqrt(h) + eps)``.
+
+    Parameters
+    ----------
+    lr : float
+    decay_rate : float
+        Share of the mean of squares that is kept at each step, at least 0 and below 1.
+    eps : float
+        Keeps the division from zero.
+
+    References
+    ----------
+    Tieleman and Hinton, "Lecture 6.5: RMSProp", Coursera, Neural networks for machine learning (2012).
+    """
+
+    def __init__(self, lr: float = 0.01, decay_rate: float = 0.99, *, eps: float = 1e-7) -> None:
+        super().__init__(lr, eps=eps)
+        self.decay_rate = _number("decay_rate", decay_rate, 1)
+
+    def squares(self, name: str, g: Array) -> Array:
+        """Return the decaying mean of the gradients' squares, which starts at zero."""
+        h = (1 - self.decay_rate) * g * g
+        return self.decay_rate * self.state[name] + h if name in self.state else h
+
+
+class Adam(Optimizer):
+    """Momentum divided by the root of the mean square, both corrected for their start at zero.
+
+    ``m = beta1*m + (1 - beta1)*g``, ``v = beta2*v + (1 - beta2)*g*g``, and after t steps
+    ``p - lr * m/(1 - beta1**t) / (sqrt(v/(1 - beta2**t)) + eps)``. The book adds its eps of 1e-7 before the
+    correction of v, which is the only difference.
+
+    Parameters
+    ----------
+    lr : float
+    beta1, beta2 : float
+        Share of each mean that is kept at each step, at least 0 and below 1.
+    eps : float
+        Keeps the division from zero.
+
+    References
+    ----------
+    Kingma and Ba, "Adam: a method for stochastic optimization" (2015), algorithm 1.
+    """
+
+    def __init__(self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, *, eps: float = 1e-8) -> None:
+        super().__init__(lr)
+        self.beta1, self.beta2 = _number("beta1", beta1, 1), _number("beta2", beta2, 1)
+        self.eps = _number("eps", eps, math.inf)
+
+    def step(self, name: str, p: Array, g: Array) -> Array:
+        """Return the next value of one parameter."""
+        t, m, v = self.state.get(name, (0, None, None))
+        t += 1
+        m = (1 - self.beta1) * g if m is None else m + (1 - self.beta1) * (g - m)
+        v = (1 - self.beta2) * (g * g) if v is None else self.beta2 * v + (1 - self.beta2) * (g * g)
+        self.state[name] = t, m, v
+        # Both corrections as one number: the arrays are gone over less often.
+        root = math.sqrt(1 - self.beta2**t)
+        rate = self.lr * root / (1 - self.beta1**t)
+        return p - rate * m / (array_namespace(v).sqrt(v) + self.eps * root)
+
+
+def _number(name: str, value: Any, below: float) -> float:
+    """Return a hyper-parameter of at least 0, or raise TypeError or ValueError."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} is {value!r} ({type(value).__name__}); give a number")
+    number = float(value)
+    if not 0 <= number < below:
+        wanted = "a finite number of at least 0" if below == math.inf else f"a number of at least 0 and below {below}"
+        raise ValueError(f"{name} is {value!r}; give {wanted}")
+    return number
