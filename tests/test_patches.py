@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import reference as ref
-from applying import value_and_gradients
+from applying import compiled, value_and_gradients
 from cases import integers, normal
 
 import xpconv
@@ -78,7 +78,12 @@ def test_im2col_and_col2im_agree_with_the_loops(backend, geometry, dtype):
 def test_col2im_is_the_adjoint_of_im2col(backend):
     shape, window = (2, 3, 7, 6), (3, 4, (2, 3), ((1, 0), (0, 2)))
     x, col = backend.asarray(normal(*shape)), backend.asarray(normal(12, 36))
-    check_adjoint(lambda x: xpconv.im2col(x, *window), lambda col: xpconv.col2im(col, shape, *window), x, col)
+    check_adjoint(
+        compiled(backend, lambda x: xpconv.im2col(x, *window)),
+        compiled(backend, lambda col: xpconv.col2im(col, shape, *window)),
+        x,
+        col,
+    )
 
 
 def test_col2im_of_whole_numbers_stays_whole(backend):
@@ -105,14 +110,14 @@ def test_unfold_and_fold_agree_with_the_loops(backend, geometry):
     assert_close(dcol, ref.unfold(dy, **options), like=like, rtol=0)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_fold_is_the_adjoint_of_unfold(backend, dtype):
+def test_fold_is_the_adjoint_of_unfold(backend):
+    dtype = "float32"
     options = {"stride": (1, 2, 3), "pad": "same"}
     x = backend.asarray(normal(1, 2, 4, 5, 4), dtype)
     col = backend.asarray(normal(1, 24, 24), dtype)
     check_adjoint(
-        lambda x: xpconv.unfold(x, (2, 3, 2), **options),
-        lambda col: xpconv.fold(col, (4, 5, 4), (2, 3, 2), **options),
+        compiled(backend, lambda x: xpconv.unfold(x, (2, 3, 2), **options)),
+        compiled(backend, lambda col: xpconv.fold(col, (4, 5, 4), (2, 3, 2), **options)),
         x,
         col,
     )

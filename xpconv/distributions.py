@@ -11,7 +11,6 @@ import math
 from typing import Any
 
 from array_api_compat import array_namespace
-from numpy.polynomial import chebyshev
 
 from xpconv.libraries import Array, erfc_of
 
@@ -99,5 +98,7 @@ def _both_sides(xp: Any, x: Array, tail: Array) -> Array:
 @functools.cache
 def _tail_polynomial(eps: float) -> tuple[float, ...]:
     """Powers of t, from the highest, with as many terms as the precision can tell from zero."""
+    from numpy.polynomial import chebyshev  # here, because it takes long and few programs come by
+
     terms = [c for c in TAIL if abs(c) > eps / 16]
     return tuple(float(c) for c in reversed(chebyshev.cheb2poly(terms)))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xpconv.windows import whole_number
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def normal(rng: np.random.Generator, shape: Sequence[int], std: float = 0.01) -> NDArray[np.float64]:

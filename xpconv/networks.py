@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import array_api_compat
-from numpy.typing import NDArray
 
 from xpconv.arrays import namespace, one_dtype, shaped
 from xpconv.layers import Layer, Loss, SoftmaxWithLoss
 from xpconv.libraries import Array, to_numpy
 from xpconv.weights import check_fit, load_weights, save_weights
 from xpconv.windows import whole_number
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class LayerArrays(MutableMapping[str, Array]):

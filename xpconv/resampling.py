@@ -57,13 +57,17 @@ def _read(x: Array, axis: int, reads: Reads, fill: float) -> Array:
     along = (1,) * axis + (len(reads.pairs),) + (1,) * (x.ndim - axis - 1)
     total = None
     for pairs in itertools.zip_longest(*reads.pairs):  # the first element that each one reads, the second, ...
-        elements, weights = zip(*((0, 0) if pair is None else pair for pair in pairs), strict=True)
+        elements, weights = zip(*((0, 1) if pair is None else pair for pair in pairs), strict=True)
         term = xp.take(x, xp.asarray(elements, dtype=indexing, device=place), axis=axis)
-        if any(weight != 1 for weight in weights if weight):
-            term = term * xp.reshape(xp.asarray(weights, dtype=x.dtype, device=place), along)
-        if not all(weights):
-            reading = xp.reshape(xp.asarray([bool(w) for w in weights], dtype=xp.bool, device=place), along)
+        if any(weight != 1 for weight in weights):
+            term *= xp.reshape(xp.asarray(weights, dtype=x.dtype, device=place), along)
+        if None in pairs:
+            reading = [pair is not None for pair in pairs]
+            reading = xp.reshape(xp.asarray(reading, dtype=xp.bool, device=place), along)
             nothing = xp.full((), fill if total is None else 0, dtype=x.dtype, device=place)
             term = xp.where(reading, term, nothing)
-        total = term if total is None else total + term
+        if total is None:
+            total = term
+        else:
+            total += term
     return total

@@ -7,11 +7,10 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import array_api_compat
 import numpy as np
-from numpy.typing import NDArray
 
 from xpconv.data import Dataset, batches
 from xpconv.libraries import Array, synchronize, to_numpy
@@ -19,7 +18,10 @@ from xpconv.networks import Network, beside
 from xpconv.optimizers import Optimizer
 from xpconv.windows import whole_number
 
-Samples = Dataset | tuple[NDArray[Any], NDArray[Any]]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Samples: TypeAlias = "Dataset | tuple[NDArray[Any], NDArray[Any]]"
 
 STEPS_BETWEEN_REPORTS = 20  # a report of the loss waits for the device
 

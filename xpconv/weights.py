@@ -3,13 +3,17 @@
 https://huggingface.co/docs/safetensors
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _INSTALL = 'weights in files need safetensors: pip install "xpconv[examples]"'
 
