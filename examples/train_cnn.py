@@ -14,6 +14,7 @@ import xpconv
 from xpconv.data import load
 from xpconv.training import Trainer, cosine
 
+OPTIMIZERS = {"adam": xpconv.Adam, "nesterov": xpconv.Nesterov}
 RECIPES = {
     "digits": {"epochs": 40, "batch_size": 50, "lr": 0.003},
     "mnist": {"epochs": 20, "batch_size": 100, "lr": 0.001},
@@ -27,8 +28,9 @@ def arguments():
     option("--data", choices=RECIPES, default="digits")
     option("--data-dir", metavar="DIR", help="where the four files of MNIST are; without it they are downloaded")
     option("--network", choices=("simple", "deep"), default="simple")
-    option("--epochs", type=int, help=f"this and the next two have defaults for each data set: {RECIPES}")
+    option("--epochs", type=int, help=f"this, the batch size and the learning rate have defaults: {RECIPES}")
     option("--batch-size", type=int)
+    option("--optimizer", choices=OPTIMIZERS, default="adam")
     option("--lr", type=float, help="learning rate at the start; it falls to 0 along a cosine")
     option("--seed", type=int, default=0)
     option("--plot", metavar="FILE", help="draw curves, filters and mistakes")
@@ -55,7 +57,7 @@ def prepare(args):
         network = xpconv.SimpleConvNet(shape, windows, weight_init_std="he", backend=backend, rng=rng)
     trainer = Trainer(
         network,
-        xpconv.Adam(args.lr),
+        OPTIMIZERS[args.optimizer](args.lr),
         train,
         test,
         epochs=args.epochs,

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import reference_norms as norms
+from applying import value_and_gradients
 from cases import normal, spread
 
 import xpconv
@@ -15,13 +16,11 @@ from xpconv.testing import assert_close
 @pytest.mark.parametrize("shape", [(3, 8), (3, 2, 2, 2), (1, 8, 1)], ids=str)
 def test_affine_agrees_with_the_oracle(backend, shape, dtype):
     hosts = normal(*shape), normal(8, 5), normal(5)
-    x, weight, bias = (backend.asarray(host, dtype) for host in hosts)
-    y, pullback = xpconv.vjp(xpconv.affine, x, weight, bias)
-    assert_close(y, norms.affine(*hosts).astype(dtype), like=x)
-    dy = normal(*y.shape, seed=9)
-    wanted = norms.affine_gradients(dy, *hosts[:2])
-    for found, expected in zip(pullback(backend.asarray(dy, dtype)), wanted, strict=True):
-        assert_close(found, expected.astype(dtype), like=x)
+    y, dy, gradients = value_and_gradients(backend, xpconv.affine, hosts, dtype=dtype)
+    like = backend.asarray(0.0)
+    assert_close(y, norms.affine(*hosts).astype(dtype), like=like)
+    for found, expected in zip(gradients, norms.affine_gradients(dy, *hosts[:2]), strict=True):
+        assert_close(found, expected.astype(dtype), like=like)
 
 
 def test_affine_without_bias(backend):
@@ -34,13 +33,11 @@ def test_affine_without_bias(backend):
 
 def test_affine_of_complex_numbers(backend):
     hosts = [normal(*shape) + 1j * normal(*shape, seed=1) for shape in ((3, 4), (4, 2), (2,))]
-    arrays = [backend.asarray(host) for host in hosts]
-    y, pullback = xpconv.vjp(xpconv.affine, *arrays)
-    assert_close(y, norms.affine(*hosts), like=arrays[0])
-    dy = normal(3, 2) + 1j * normal(3, 2, seed=1)
-    wanted = norms.affine_gradients(dy, *hosts[:2])
-    for found, expected in zip(pullback(backend.asarray(dy)), wanted, strict=True):
-        assert_close(found, expected, like=arrays[0])
+    y, dy, gradients = value_and_gradients(backend, xpconv.affine, hosts)
+    like = backend.asarray(0.0)
+    assert_close(y, norms.affine(*hosts), like=like)
+    for found, expected in zip(gradients, norms.affine_gradients(dy, *hosts[:2]), strict=True):
+        assert_close(found, expected, like=like)
 
 
 def test_affine_of_no_samples(backend):

@@ -137,6 +137,22 @@ def test_grad_jit_and_vmap_give_what_vjp_gives(jax, case):
         assert_close(gradient, np.stack(wanted), like=arrays[0])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("case", FIRST, ids=str)
+def test_a_trace_keeps_the_dtype(jax, case, dtype):
+    arrays, where = on_jax(jax, case), floating(case)
+    arrays = [a.astype(dtype) if i in where else a for i, a in enumerate(arrays)]
+
+    def both(*given):
+        y, pullback = xpconv.vjp(case.op, *given, **seeded(case))
+        return leading(y), pullback(leading(y))
+
+    y, gradients = jax.eval_shape(both, *arrays)
+    assert y.dtype == dtype
+    for i in where:
+        assert (gradients[i].dtype, gradients[i].shape) == (dtype, arrays[i].shape)
+
+
 def test_one_compiled_function_serves_many_arrays(jax):
     """Nothing of the first call may be kept in the compiled program."""
     gradient = jax.jit(jax.grad(lambda x, w: jax.numpy.sum(xpconv.conv(x, w) ** 2), argnums=(0, 1)))

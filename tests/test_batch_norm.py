@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import reference_norms as norms
+from applying import value_and_gradients
 from cases import normal, positive
 
 import xpconv
@@ -17,31 +18,30 @@ SHAPES = [(6, 3), (4, 3, 5), (2, 3, 4, 3)]
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_by_its_own_statistics(backend, shape, dtype):
     hosts = 3 + 2 * normal(*shape), positive(3), normal(3)
-    arrays = [backend.asarray(host, dtype) for host in hosts]
-    (y, mean, var), pullback = xpconv.vjp(xpconv.batch_norm, *arrays, return_statistics=True)
-    assert_close(y, norms.batch_norm(*hosts).astype(dtype), like=arrays[0])
+    (y, mean, var), dy, gradients = value_and_gradients(
+        backend, xpconv.batch_norm, hosts, dtype=dtype, return_statistics=True
+    )
+    like = backend.asarray(0.0)
+    assert_close(y, norms.batch_norm(*hosts).astype(dtype), like=like)
     found = norms.batch_norm_statistics(hosts[0])
-    assert_close(mean, found[0].astype(dtype), like=arrays[0])
-    assert_close(var, found[1].astype(dtype), like=arrays[0])  # the biased one, which normalizes
-    dy = normal(*shape, seed=9)
-    wanted = norms.batch_norm_gradients(dy, *hosts[:2])
-    for gradient, expected in zip(pullback(backend.asarray(dy, dtype)), wanted, strict=True):
-        assert_close(gradient, expected.astype(dtype), like=arrays[0])
+    assert_close(mean, found[0].astype(dtype), like=like)
+    assert_close(var, found[1].astype(dtype), like=like)  # the biased one, which normalizes
+    for gradient, expected in zip(gradients, norms.batch_norm_gradients(dy, *hosts[:2]), strict=True):
+        assert_close(gradient, expected.astype(dtype), like=like)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_by_given_statistics(backend, shape):
     x, gamma, beta, mean, var = hosts = normal(*shape), positive(3), normal(3), normal(3, seed=1), positive(3, seed=1)
-    arrays = [backend.asarray(host) for host in hosts]
-    y, pullback = xpconv.vjp(xpconv.batch_norm, *arrays, eps=0.1)
-    assert_close(y, norms.batch_norm_inference(x, mean, var, gamma, beta, eps=0.1), like=arrays[0])
-    dy, others = normal(*shape, seed=9), (0, *range(2, len(shape)))
+    y, dy, (dx, dgamma, dbeta, *_) = value_and_gradients(backend, xpconv.batch_norm, hosts, eps=0.1)
+    like = backend.asarray(0.0)
+    assert_close(y, norms.batch_norm_inference(x, mean, var, gamma, beta, eps=0.1), like=like)
+    others = (0, *range(2, len(shape)))
     scale = (gamma / np.sqrt(var + 0.1)).reshape(-1, *[1] * (len(shape) - 2))
-    dx, dgamma, dbeta, *_ = pullback(backend.asarray(dy))
-    assert_close(dx, dy * scale, like=arrays[0])
-    assert_close(dbeta, dy.sum(axis=others), like=arrays[0])
+    assert_close(dx, dy * scale, like=like)
+    assert_close(dbeta, dy.sum(axis=others), like=like)
     normalized = norms.batch_norm_inference(x, mean, var, eps=0.1)
-    assert_close(dgamma, (dy * normalized).sum(axis=others), like=arrays[0])
+    assert_close(dgamma, (dy * normalized).sum(axis=others), like=like)
 
 
 def test_agrees_with_pytorch():

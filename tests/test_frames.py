@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from applying import compiled
 from cases import integers, normal
 
 import xpconv
@@ -32,14 +33,17 @@ def test_frames_are_windows(backend, geometry, axis):
         np.stack([host.take(o * stride + k * dilation, axis) for k in range(kernel)], axis) for o in range(span.output)
     ]
     x = backend.asarray(host)
-    assert_close(frames(x, axis, span), np.stack(windows, axis), like=x, rtol=0)
+    assert_close(compiled(backend, lambda x: frames(x, axis, span))(x), np.stack(windows, axis), like=x, rtol=0)
 
 
 @pytest.mark.parametrize("geometry", SPANS, ids=str)
 def test_overlap_add_is_the_adjoint_of_frames(backend, geometry):
     span = span_of(*geometry)
     x, y = backend.asarray(normal(2, geometry[0], 3)), backend.asarray(normal(2, span.output, span.kernel, 3))
-    check_adjoint(lambda x: frames(x, 1, span), lambda y: overlap_add(y, 1, span), x, y)
+    forward, backward = (
+        compiled(backend, f) for f in (lambda x: frames(x, 1, span), lambda y: overlap_add(y, 1, span))
+    )
+    check_adjoint(forward, backward, x, y)
 
 
 def test_frames_of_arrays_in_any_order_of_memory(backend):
@@ -72,7 +76,7 @@ def test_frames_are_a_view_where_the_library_has_views():
 def test_margins_are_laid_on_and_taken_away(backend, margins):
     host = normal(2, 6, 5)
     x = backend.asarray(host)
-    found = extend(x, margins, first=1, value=7)
+    found = compiled(backend, lambda x: extend(x, margins, first=1, value=7))(x)
     expected = np.full((2, *(n + a + b for n, (a, b) in zip((6, 5), margins, strict=True))), 7.0)
     for at in np.ndindex(expected.shape[1:]):
         source = tuple(i - before for i, (before, _) in zip(at, margins, strict=True))
@@ -100,7 +104,10 @@ def test_uncut_is_the_adjoint_of_cut(backend, size, kernel, options):
     x = backend.asarray(normal(2, 3, *size))
     shape = [n for pair in zip(plan.output, plan.kernel, strict=True) for n in pair]
     y = backend.asarray(normal(2, 3, *shape))
-    check_adjoint(lambda x: cut(x, plan, first=2), lambda y: uncut(y, plan, first=2), x, y)
+    forward, backward = (
+        compiled(backend, f) for f in (lambda x: cut(x, plan, first=2), lambda y: uncut(y, plan, first=2))
+    )
+    check_adjoint(forward, backward, x, y)
 
 
 def test_whole_numbers_add_up_exactly(backend):

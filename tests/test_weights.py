@@ -220,8 +220,11 @@ def test_loading_a_damaged_file(path, damage):
 def test_loading_a_dtype_that_numpy_lacks(path):
     header = json.dumps({"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    with pytest.raises(ValueError, match=r"not weights that can be read: .*bfloat16"):
-        load_weights(path)
+    if "ml_dtypes" in sys.modules:  # which gives NumPy the dtype
+        assert_same(load_weights(path), {"a": np.zeros(2, np.dtype("bfloat16"))})
+    else:
+        with pytest.raises(ValueError, match=r"not weights that can be read: .*bfloat16"):
+            load_weights(path)
 
 
 def test_loading_a_missing_file(path):
