@@ -12,6 +12,7 @@ import numpy as np
 
 import xpconv
 from xpconv.data import load
+from xpconv.monitoring import ProgressBar
 from xpconv.training import Trainer, cosine
 
 OPTIMIZERS = {"adam": xpconv.Adam, "nesterov": xpconv.Nesterov}
@@ -64,7 +65,7 @@ def prepare(args):
         batch_size=args.batch_size,
         schedule=cosine,
         rng=rng,
-        progress=not args.quiet,
+        callbacks=[] if args.quiet else [ProgressBar()],
     )
     print(f"{args.network} network on {backend}: {len(train)} images to train on, {len(test)} to test", flush=True)
     return trainer, test

@@ -39,7 +39,9 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
     ["layers.*"],
     ["layers"],
     ["networks"],
-    ["convnets", "training"],
+    ["convnets", "sources", "states"],
+    ["training"],
+    ["monitoring"],
     [""],  # xpconv itself: the public names
     ["catalogue"],
     ["bench", "bench.book", "bench.layers"],

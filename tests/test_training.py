@@ -8,8 +8,9 @@ from cases import integers, normal
 
 import xpconv
 from xpconv.data import Dataset, digits
+from xpconv.monitoring import ProgressBar
 from xpconv.testing import assert_close
-from xpconv.training import History, Trainer, cosine
+from xpconv.training import Callback, History, Trainer, cosine
 
 STEPS = 50
 
@@ -20,7 +21,7 @@ def made(backend, dtype="float64", rng=0):
 
 
 def trained(network, samples, **options):
-    options = {"epochs": 1, "batch_size": 20, "rng": 1, "progress": False, **options}
+    options = {"epochs": 1, "batch_size": 20, "rng": 1, **options}
     trainer = Trainer(network, xpconv.Adam(0.01), samples, **options)
     trainer.train()
     return trainer
@@ -75,6 +76,13 @@ def test_the_loss_curve_is_pytorchs(curve):
     np.testing.assert_allclose(curve, losses, rtol=1e-9)
 
 
+class After(Callback):
+    """Calls a function with the trainer after each epoch."""
+
+    def __init__(self, function):
+        self.on_epoch = function
+
+
 class Recorder(xpconv.SGD):
     """Takes no step, and keeps the learning rates."""
 
@@ -101,7 +109,7 @@ def seen_by(trainer):
 
 def test_every_epoch_sees_every_sample_once_in_another_order():
     x, t = images_and_labels(10)
-    trainer = Trainer(made("numpy"), Recorder(), (x, t), epochs=2, batch_size=4, rng=3, progress=False)
+    trainer = Trainer(made("numpy"), Recorder(), (x, t), epochs=2, batch_size=4, rng=3)
     steps = seen_by(trainer)
     assert [len(step) for step in steps] == [4, 4, 2, 4, 4, 2]
     epochs = np.concatenate(steps[:3]), np.concatenate(steps[3:])
@@ -116,7 +124,7 @@ def test_the_seed_decides_the_order():
     x, t = images_and_labels(10)
     orders = []
     for rng in (3, np.random.default_rng(3), 4):
-        trainer = Trainer(made("numpy"), Recorder(), (x, t), epochs=1, batch_size=4, rng=rng, progress=False)
+        trainer = Trainer(made("numpy"), Recorder(), (x, t), epochs=1, batch_size=4, rng=rng)
         orders.append(np.concatenate(seen_by(trainer)))
     np.testing.assert_array_equal(orders[0], orders[1])
     assert not np.array_equal(orders[0], orders[2])
@@ -134,8 +142,7 @@ def test_history_tells_the_loss_of_each_step_and_the_accuracy_after_each_epoch(b
         epochs=2,
         batch_size=20,
         rng=0,
-        progress=False,
-        on_epoch=lambda trainer: found.append(network.accuracy(*trainer.test)),
+        callbacks=[After(lambda trainer: found.append(network.accuracy(*trainer.test)))],
     )
     history = trainer.train()
     assert history is trainer.history
@@ -151,7 +158,7 @@ def test_history_tells_the_loss_of_each_step_and_the_accuracy_after_each_epoch(b
 
 
 def test_accuracy_on_the_images_trained_on_is_of_a_sample():
-    trainer = Trainer(made("numpy"), Recorder(), images_and_labels(30), epochs=2, sample=4, rng=0, progress=False)
+    trainer = Trainer(made("numpy"), Recorder(), images_and_labels(30), epochs=2, sample=4, rng=0)
     assert trainer.seen[0].shape[0] == trainer.seen[1].shape[0] == 4
     history = trainer.train()
     assert history.train_accuracy[0] == history.train_accuracy[1]
@@ -160,18 +167,18 @@ def test_accuracy_on_the_images_trained_on_is_of_a_sample():
 
 
 def test_a_step_leaves_its_loss_on_the_device(backend):
-    trainer = Trainer(made(backend, "float32"), xpconv.SGD(), images_and_labels(20), epochs=1, progress=False)
-    loss = trainer.step(trainer.x, trainer.t)
+    trainer = Trainer(made(backend, "float32"), xpconv.SGD(), images_and_labels(20), epochs=1)
+    loss = trainer.step(trainer.source.x, trainer.source.t)
     assert_close(loss, xpconv.to_numpy(loss), like=backend.asarray(np.float32(0)))
     assert loss.shape == ()
-    assert loss.dtype == trainer.x.dtype == trainer.network.params["W1"].dtype
+    assert loss.dtype == trainer.source.x.dtype == trainer.network.params["W1"].dtype
 
 
 def test_images_go_where_the_parameters_are(backend):
     x, t = images_and_labels(20)
-    trainer = Trainer(made(backend, "float32"), xpconv.SGD(), (x, t), epochs=1, progress=False)
-    assert_close(trainer.x, x.astype(np.float32), like=backend.asarray(np.float32(0)), rtol=0)
-    assert_close(trainer.t, t, like=trainer.x)
+    trainer = Trainer(made(backend, "float32"), xpconv.SGD(), (x, t), epochs=1)
+    assert_close(trainer.source.x, x.astype(np.float32), like=backend.asarray(np.float32(0)), rtol=0)
+    assert_close(trainer.source.t, t, like=trainer.source.x)
 
 
 def test_rows_teach_as_labels_do():
@@ -196,7 +203,7 @@ def test_a_schedule_scales_the_learning_rate_of_each_step():
         asked.append((step, steps))
         return 1 / (step + 1)
 
-    options = {"epochs": 2, "batch_size": 4, "schedule": schedule, "progress": False}
+    options = {"epochs": 2, "batch_size": 4, "schedule": schedule}
     Trainer(made("numpy"), optimizer, images_and_labels(6), **options).train()
     assert asked == [(0, 4), (1, 4), (2, 4), (3, 4)]
     assert optimizer.rates == [0.5, 0.25, 0.5 / 3, 0.125]
@@ -215,7 +222,7 @@ def test_the_learning_rate_is_given_back_after_a_failure():
         raise KeyboardInterrupt
 
     optimizer = Recorder()
-    options = {"epochs": 2, "schedule": lambda step, steps: 0.1, "on_epoch": stop, "progress": False}
+    options = {"epochs": 2, "schedule": lambda step, steps: 0.1, "callbacks": [After(stop)]}
     trainer = Trainer(made("numpy"), optimizer, images_and_labels(6), **options)
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
@@ -225,19 +232,18 @@ def test_the_learning_rate_is_given_back_after_a_failure():
 
 def test_progress_bar(capsys):
     pytest.importorskip("tqdm")
-    trained(made("numpy"), images_and_labels(50), batch_size=2, progress=True)
+    trained(made("numpy"), images_and_labels(50), batch_size=2, callbacks=[ProgressBar()])
     shown = capsys.readouterr().err
     assert "25/25" in shown
     assert "loss=" in shown
-    trained(made("numpy"), images_and_labels(50), batch_size=2, progress=False)
+    trained(made("numpy"), images_and_labels(50), batch_size=2)
     assert capsys.readouterr() == ("", "")
 
 
 def test_without_tqdm(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    with pytest.raises(ImportError, match=r'pip install "xpconv\[examples\]", or give progress=False'):
-        trained(made("numpy"), images_and_labels(4), progress=True)
-    assert len(trained(made("numpy"), images_and_labels(4)).history.loss) == 1
+    with pytest.raises(ImportError, match=r'a progress bar needs tqdm: pip install "xpconv\[examples\]"'):
+        ProgressBar()
 
 
 def test_no_images_were_trained_on():
@@ -266,9 +272,9 @@ def test_samples_that_do_not_fit_are_refused_before_the_first_step(samples, erro
     network = made("numpy")
     before = dict(network.params)
     with pytest.raises(error, match=words):
-        Trainer(network, xpconv.SGD(), samples, epochs=1, progress=False)
+        Trainer(network, xpconv.SGD(), samples, epochs=1)
     with pytest.raises(error, match=words.replace("train", "test", 1)):
-        Trainer(network, xpconv.SGD(), (X, T), samples, epochs=1, progress=False)
+        Trainer(network, xpconv.SGD(), (X, T), samples, epochs=1)
     assert all(network.params[name] is array for name, array in before.items())
 
 

@@ -1,29 +1,24 @@
-"""Training: epochs of shuffled batches, their losses, and the accuracy after each."""
+"""Training: epochs of batches, their losses, and the accuracy after each; and what takes part in it, as callbacks."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import array_api_compat
 import numpy as np
 
-from xpconv.data import Dataset, batches
 from xpconv.libraries import Array, synchronize, to_numpy
 from xpconv.networks import Network, beside
 from xpconv.optimizers import Optimizer
+from xpconv.sources import InMemory, Samples, Source, placed
+from xpconv.states import moved
+from xpconv.weights import check_fit
 from xpconv.windows import whole_number
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-Samples: TypeAlias = "Dataset | tuple[NDArray[Any], NDArray[Any]]"
-
-STEPS_BETWEEN_REPORTS = 20  # a report of the loss waits for the device
 
 
 @dataclass
@@ -54,21 +49,63 @@ class History:
         return self.images / self.seconds if self.seconds else 0.0
 
 
+class Callback:
+    """Takes part in a training: it changes gradients, watches, shows, saves, stops. Here it does none of that.
+
+    A step is ``gradient``, then the `on_gradients` of each callback in turn, then ``optimizer.update``, then the
+    `on_step` of each. An exception raised by any of them ends the training; so does `Trainer.stop`, after what is under
+    way. What is raised in `on_gradients` leaves the weights as they were before the step.
+
+    Attributes
+    ----------
+    state : dict
+        What a resumed run must have back: a tree of dicts with names as keys and of lists, with arrays, numbers, texts,
+        booleans and None as leaves. A callback that has such a thing overrides this property and its setter. The setter
+        is given the same tree, its arrays where the parameters are, floating ones in their dtype.
+    """
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Nothing, which needs no setting."""
+        return {}
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        raise TypeError(f"{type(self).__name__} has no state to set")
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Get ready, before the first step of this run, which need not be the first of the training."""
+
+    def on_gradients(self, trainer: Trainer, grads: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the gradients to take the step with: the given ones, which stay as they are, or others."""
+        return grads
+
+    def on_step(self, trainer: Trainer) -> None:
+        """Act after a step."""
+
+    def on_epoch(self, trainer: Trainer) -> None:
+        """Act after an epoch and the measuring of its accuracy."""
+
+    def on_end(self, trainer: Trainer) -> None:
+        """Clean up, however the training ended. It is called when `on_start` has returned."""
+
+
 class Trainer:
-    """Trains a network, where its parameters are: the data is copied there once, in their dtype.
+    """Trains a network, where its parameters are.
 
     Parameters
     ----------
     network : Network
     optimizer : Optimizer
-    train : Dataset, or (x, t)
-        NumPy arrays: x (N, ...) of floats, and t (N,) labels as integers or (N, K) rows.
+    train : Dataset, (x, t) or Source
+        NumPy arrays, copied to the parameters once and in their dtype: x (N, ...) of floats, and t (N,) labels as
+        integers or (N, K) rows. Or where else batches come from.
     test : Dataset or (x, t), optional
         To measure the accuracy on after each epoch.
     epochs : int
         How many times each sample is seen.
     batch_size : int
-        Samples a step; the last step of an epoch takes what is left.
+        Samples a step; the last step of an epoch takes what is left. A `Source` decides that itself.
     rng : numpy.random.Generator or int, optional
         Shuffles the samples of each epoch, on the host: the same seed gives the same order on every backend.
     schedule : callable, optional
@@ -76,21 +113,20 @@ class Trainer:
         one.
     sample : int
         How many of the images trained on tell the accuracy on them, the same ones after each epoch.
-    on_epoch : callable, optional
-        Called with the trainer after each epoch.
-    progress : bool
-        Show a progress bar, which needs tqdm.
+    callbacks : sequence of Callback
+        What else takes part, in the order in which it does.
 
     Attributes
     ----------
-    history : History
-    steps : int
-        Steps of the whole training.
+    steps, steps_done : int
+        Steps of the whole training, and those taken.
+    epochs_done, steps_of_epoch : int
+        The position: whole epochs, and steps of the one under way.
+    batch : (x, t)
+        Of the step under way, or the last one.
 
     Raises
     ------
-    ImportError
-        When a progress bar is asked for and tqdm is not installed.
     TypeError, ValueError
         When a number is out of range, or the samples do not fit the network: before the first step.
     """
@@ -99,7 +135,7 @@ class Trainer:
         self,
         network: Network,
         optimizer: Optimizer,
-        train: Samples,
+        train: Samples | Source,
         test: Samples | None = None,
         *,
         epochs: int,
@@ -107,101 +143,134 @@ class Trainer:
         rng: np.random.Generator | int | None = None,
         schedule: Callable[[int, int], float] | None = None,
         sample: int = 1000,
-        on_epoch: Callable[[Trainer], object] | None = None,
-        progress: bool = True,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         if not network.params:
             raise ValueError("the network has no parameters; there is nothing to train")
-        self.network, self.optimizer, self.schedule, self.on_epoch = network, optimizer, schedule, on_epoch
+        self.network, self.optimizer, self.schedule, self.callbacks = network, optimizer, schedule, list(callbacks)
         self.epochs = whole_number("epochs", epochs, least=1)
         self.batch_size = whole_number("batch_size", batch_size, least=1)
         sample = whole_number("sample", sample, least=1)
-        self.rng = np.random.default_rng(rng)
-        self.x, self.t = self._placed("train", train)
-        self.test = None if test is None else self._placed("test", test)
-        chosen = beside(self.x, self.rng.permutation(self.x.shape[0])[:sample])
-        self.seen = self._taken(chosen)
-        self.steps = self.epochs * math.ceil(self.x.shape[0] / self.batch_size)
-        self.history = History()
-        self._tqdm = _tqdm() if progress else None
+        if isinstance(train, Source):
+            self.source = train
+        else:
+            self.source = InMemory(*placed(network, "train", train), batch_size, rng)
+        self.test = None if test is None else placed(network, "test", test)
+        self.seen = self.source.sample(sample)
+        self.steps = self.epochs * len(self.source)
+        self.epochs_done = self.steps_of_epoch = 0
+        self.batch: tuple[Array, Array] | None = None
+        self.stopped = False
+        self._history, self._losses, self._since = History(), list[Array](), 0.0
+
+    @property
+    def steps_done(self) -> int:
+        """Steps taken so far."""
+        return self.epochs_done * len(self.source) + self.steps_of_epoch
+
+    @property
+    def history(self) -> History:
+        """What the training has shown so far; to look at it in the midst of an epoch waits for the device."""
+        if self._losses:
+            losses = to_numpy(array_api_compat.array_namespace(self._losses[0]).stack(self._losses)).tolist()
+            synchronize(next(iter(self.network.params.values())))
+            now = time.perf_counter()
+            self._history.loss += losses
+            self._history.seconds += now - self._since
+            self._losses, self._since = [], now
+        return self._history
 
     def train(self) -> History:
-        """Train for all epochs and return the history. The optimizer has its own learning rate again afterwards."""
-        base = self.optimizer.lr
-        try:
-            with self._bar() as report:
-                for _ in range(self.epochs):
-                    self._epoch(base, report)
-        finally:
-            self.optimizer.lr = base
+        """Train for the epochs that are left and return the history. Afterwards the learning rate is what it was."""
+        base, self.stopped = self.optimizer.lr, False
+        with contextlib.ExitStack() as stack:
+            stack.callback(setattr, self.optimizer, "lr", base)
+            for callback in self.callbacks:
+                callback.on_start(self)
+                stack.callback(callback.on_end, self)
+            while self.epochs_done < self.epochs and not self.stopped:
+                self._epoch(base)
         return self.history
 
-    def _epoch(self, base: float, report: Callable[..., object]) -> None:
-        history = self.history
-        losses: list[Array] = []
-        start = time.perf_counter()
-        for chosen in batches(self.x.shape[0], self.batch_size, self.rng):
-            if self.schedule is not None:
-                self.optimizer.lr = base * self.schedule(len(history.loss) + len(losses), self.steps)
-            losses.append(self.step(*self._taken(beside(self.x, chosen))))
-            report(losses)
-        synchronize(next(iter(self.network.params.values())))
-        history.seconds += time.perf_counter() - start
-        history.images += self.x.shape[0]
-        history.loss += to_numpy(array_api_compat.array_namespace(self.x).stack(losses)).tolist()
-        history.train_accuracy.append(self.network.accuracy(*self.seen, batch_size=self.batch_size))
-        if self.test is not None:
-            history.test_accuracy.append(self.network.accuracy(*self.test, batch_size=self.batch_size))
-        if self.on_epoch is not None:
-            self.on_epoch(self)
+    def stop(self) -> None:
+        """Let the training end after the step or the epoch under way."""
+        self.stopped = True
 
     def step(self, x: Array, t: Array) -> Array:
         """Take one step on one batch, and return its loss, which stays on the device."""
-        grads = self.network.gradient(x, t)
+        self.batch = x, t
+        grads: Mapping[str, Array] = self.network.gradient(x, t)
+        for callback in self.callbacks:
+            grads = callback.on_gradients(self, grads)
         self.optimizer.update(self.network.params, grads)
         return self.network.last_layer.loss
 
-    @contextlib.contextmanager
-    def _bar(self) -> Iterator[Callable[..., object]]:
-        """Show a progress bar, to be called after each step with the losses of the epoch."""
-        if self._tqdm is None:
-            yield lambda losses: None
-            return
-        with self._tqdm(total=self.steps, unit="step", mininterval=0.5) as bar:
+    def _epoch(self, base: float) -> None:
+        self._since = time.perf_counter()
+        for x, t in self.source.epoch(self.steps_of_epoch):
+            if self.schedule is not None:
+                self.optimizer.lr = base * self.schedule(self.steps_done, self.steps)
+            self._losses.append(self.step(x, t))
+            self._history.images += int(x.shape[0])
+            self.steps_of_epoch += 1
+            for callback in self.callbacks:
+                callback.on_step(self)
+            if self.stopped:
+                return
+        history = self.history
+        history.train_accuracy.append(self.network.accuracy(*self.seen, batch_size=self.batch_size))
+        if self.test is not None:
+            history.test_accuracy.append(self.network.accuracy(*self.test, batch_size=self.batch_size))
+        self.epochs_done, self.steps_of_epoch = self.epochs_done + 1, 0
+        for callback in self.callbacks:
+            callback.on_epoch(self)
 
-            def report(losses: list[Array]) -> None:
-                bar.update()
-                if bar.n % STEPS_BETWEEN_REPORTS == 0:
-                    reached = self.history.test_accuracy[-1:] or self.history.train_accuracy[-1:]
-                    shown = {"accuracy": f"{reached[0]:.4f}"} if reached else {}
-                    bar.set_postfix(loss=f"{float(losses[-1]):.4f}", **shown, refresh=False)
+    @property
+    def state(self) -> dict[str, Any]:
+        """All that a training which is to go on from here as if it had never stopped must know.
 
-            yield report
+        A tree as in `Callback`. It is set on a trainer made as this one was; its arrays are then NumPy's, and are moved
+        to where the parameters are. ValueError says what does not fit, and then nothing has changed.
+        """
+        return {
+            "network": dict(self.network.state),
+            "optimizer": self.optimizer.state,
+            "generators": {name: rng.bit_generator.state for name, rng in self._generators().items()},
+            "source": self.source.state,
+            "callbacks": [[type(callback).__name__, callback.state] for callback in self._stateful()],
+            "history": {**asdict(self.history), "loss": np.asarray(self.history.loss)},
+            "position": [self.epochs_done, self.steps_of_epoch],
+        }
 
-    def _taken(self, chosen: Array) -> tuple[Array, Array]:
-        xp = array_api_compat.array_namespace(self.x)
-        return xp.take(self.x, chosen, axis=0), xp.take(self.t, chosen, axis=0)
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        arrays, generators, callbacks = self.network.state, self._generators(), self._stateful()
+        check_fit(*({name: tuple(array.shape) for name, array in each.items()} for each in (state["network"], arrays)))
+        for what, given, own in (
+            ("layers with a generator", list(state["generators"]), list(generators)),
+            ("callbacks with a state", [name for name, _ in state["callbacks"]], [type(c).__name__ for c in callbacks]),
+        ):
+            if given != own:
+                raise ValueError(f"the {what} were {given} and are {own} now; give what they were, or start anew")
+        self.source.state = state["source"]  # which refuses what does not fit
+        for name, array in state["network"].items():
+            arrays[name] = beside(arrays[name], array, arrays[name].dtype)
+        like = next(iter(self.network.params.values()))
+        self.optimizer.state = moved(state["optimizer"], like)
+        for name, rng in generators.items():
+            rng.bit_generator.state = state["generators"][name]
+        for callback, (_, kept) in zip(callbacks, state["callbacks"], strict=True):
+            callback.state = moved(kept, like)
+        self._history = History(**{**state["history"], "loss": state["history"]["loss"].tolist()})
+        self._losses = []
+        self.epochs_done, self.steps_of_epoch = state["position"]
 
-    def _placed(self, name: str, samples: Samples) -> tuple[Array, Array]:
-        """Check samples on the host, while looking at them is free, and copy them to where the parameters are."""
-        x, t = (samples.images, samples.labels) if isinstance(samples, Dataset) else samples
-        for part, array, kinds, wanted in (("x", x, "f", "floats"), ("t", t, "iuf", "numbers")):
-            if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds:
-                given = f"{type(array).__name__} of {getattr(array, 'dtype', 'no dtype')}"
-                raise TypeError(f"{part} of {name} is a {given}; give a NumPy array of {wanted}")
-        if x.ndim < 2 or x.shape[0] == 0 or t.shape[:1] != x.shape[:1]:
-            raise ValueError(f"{name} has x of shape {x.shape} and t {t.shape}; give at least one sample, a label each")
-        parameter = next(iter(self.network.params.values()))
-        scores = tuple(self.network.predict(beside(parameter, x[:1], parameter.dtype)).shape)
-        if t.ndim == 1:
-            if t.dtype.kind == "f":
-                raise TypeError(f"t of {name} has dtype {t.dtype}; give labels as integers")
-            if len(scores) != 2 or t.min() < 0 or t.max() >= scores[1]:
-                raise ValueError(f"t of {name} goes from {t.min()} to {t.max()}; the network's scores are {scores}")
-            return beside(parameter, x, parameter.dtype), beside(parameter, t.astype(np.int64))
-        if t.shape[1:] != scores[1:]:
-            raise ValueError(f"t of {name} has shape {t.shape}; give (N,) labels or ({len(t)}, {scores[1]}) rows")
-        return beside(parameter, x, parameter.dtype), beside(parameter, t, parameter.dtype)
+    def _generators(self) -> dict[str, np.random.Generator]:
+        """Return the generators that layers draw from, by the name of the layer."""
+        return {name: layer.rng for name, layer in self.network.layers.items() if hasattr(layer, "rng")}
+
+    def _stateful(self) -> list[Callback]:
+        return [callback for callback in self.callbacks if type(callback).state is not Callback.state]
 
 
 def cosine(step: int, steps: int) -> float:
@@ -212,12 +281,3 @@ def cosine(step: int, steps: int) -> float:
     Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts" (2017), equation 5, without restarts.
     """
     return (1 + math.cos(math.pi * step / steps)) / 2
-
-
-def _tqdm() -> Any:
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        message = 'a progress bar needs tqdm: pip install "xpconv[examples]", or give progress=False'
-        raise ImportError(message) from error
-    return tqdm

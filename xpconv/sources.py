@@ -1,0 +1,151 @@
+"""Where the batches of a training come from, with a position that can be saved and found again."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+import array_api_compat
+import numpy as np
+
+from xpconv.data import Dataset, batches
+from xpconv.libraries import Array
+from xpconv.networks import Network, beside
+from xpconv.windows import whole_number
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Samples: TypeAlias = "Dataset | tuple[NDArray[Any], NDArray[Any]]"
+
+
+@runtime_checkable
+class Source(Protocol):
+    """What a `Trainer` asks of its data.
+
+    All that is random in an epoch follows from the generator's state at its start: then an epoch that was left in its
+    midst can be given again from there, whatever the generator has been asked for since, and by whom.
+
+    Attributes
+    ----------
+    state : dict
+        What a resumed run needs to go on here, as a tree of numbers, texts and NumPy arrays. Setting it raises
+        ValueError, and changes nothing, when it is that of other data.
+    """
+
+    state: dict[str, Any]
+
+    def __len__(self) -> int:
+        """Return the number of steps of an epoch."""
+
+    def epoch(self, done: int = 0) -> Iterator[tuple[Array, Array]]:
+        """Yield the batches of a new epoch or, where some are `done`, the others of the epoch begun last."""
+
+    def sample(self, count: int) -> tuple[Array, Array]:
+        """Return up to `count` samples to tell the accuracy on."""
+
+
+class InMemory:
+    """Samples that all lie where the parameters are, in an order that a generator on the host draws for each epoch.
+
+    Parameters
+    ----------
+    x, t : array, shape (N, ...)
+        Of one library and device; N at least 1.
+    batch_size : int
+        Samples a step; the last step of an epoch takes what is left.
+    rng : numpy.random.Generator or int, optional
+        Draws the order: the same seed gives the same order on every backend. Others may draw from it too.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When `batch_size` is no whole number of at least 1.
+    """
+
+    def __init__(self, x: Array, t: Array, batch_size: int, rng: np.random.Generator | int | None = None) -> None:
+        self.x, self.t = x, t
+        self.batch_size = whole_number("batch_size", batch_size, least=1)
+        self.rng = np.random.default_rng(rng)
+        self._start = self.rng.bit_generator.state
+
+    def __len__(self) -> int:
+        return math.ceil(int(self.x.shape[0]) / self.batch_size)
+
+    def epoch(self, done: int = 0) -> Iterator[tuple[Array, Array]]:
+        """Yield the batches of a new epoch or, where some are `done`, the others of the epoch begun last."""
+        rng = self.rng
+        if done:
+            rng = copy.deepcopy(rng)
+            rng.bit_generator.state = self._start
+        else:
+            self._start = rng.bit_generator.state
+        for step, chosen in enumerate(batches(self.x.shape[0], self.batch_size, rng)):
+            if step >= done:
+                yield self._taken(chosen)
+
+    def sample(self, count: int) -> tuple[Array, Array]:
+        """Return up to `count` samples, drawn at random."""
+        return self._taken(self.rng.permutation(self.x.shape[0])[:count])
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The generator, now and at the start of the epoch begun last, and what the order is of."""
+        order = {"samples": int(self.x.shape[0]), "batch_size": self.batch_size}
+        return {**order, "start": self._start, "now": self.rng.bit_generator.state}
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        own = self.state
+        for name in ("samples", "batch_size"):
+            if state[name] != own[name]:
+                raise ValueError(f"{name} was {state[name]} and is {own[name]} now; give what it was, or start anew")
+        self.rng.bit_generator.state = state["now"]
+        self._start = state["start"]
+
+    def _taken(self, chosen: NDArray[np.int64]) -> tuple[Array, Array]:
+        xp, where = array_api_compat.array_namespace(self.x), beside(self.x, chosen)
+        return xp.take(self.x, where, axis=0), xp.take(self.t, where, axis=0)
+
+
+def placed(network: Network, name: str, samples: Samples) -> tuple[Array, Array]:
+    """Check samples on the host, while looking at them is free, and copy them to where the parameters are.
+
+    Parameters
+    ----------
+    network : Network
+    name : str
+        What the messages call them.
+    samples : Dataset, or (x, t)
+        NumPy arrays: x (N, ...) of floats, and t (N,) labels as integers or (N, K) rows.
+
+    Returns
+    -------
+    x, t : array
+        Floats in the parameters' dtype, labels as int64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When the samples do not fit the network.
+    """
+    x, t = (samples.images, samples.labels) if isinstance(samples, Dataset) else samples
+    for part, array, kinds, wanted in (("x", x, "f", "floats"), ("t", t, "iuf", "numbers")):
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds:
+            given = f"{type(array).__name__} of {getattr(array, 'dtype', 'no dtype')}"
+            raise TypeError(f"{part} of {name} is a {given}; give a NumPy array of {wanted}")
+    if x.ndim < 2 or x.shape[0] == 0 or t.shape[:1] != x.shape[:1]:
+        raise ValueError(f"{name} has x of shape {x.shape} and t {t.shape}; give at least one sample, a label each")
+    parameter = next(iter(network.params.values()))
+    scores = tuple(network.predict(beside(parameter, x[:1], parameter.dtype)).shape)
+    if t.ndim == 1:
+        if t.dtype.kind == "f":
+            raise TypeError(f"t of {name} has dtype {t.dtype}; give labels as integers")
+        if len(scores) != 2 or t.min() < 0 or t.max() >= scores[1]:
+            raise ValueError(f"t of {name} goes from {t.min()} to {t.max()}; the network's scores are {scores}")
+        return beside(parameter, x, parameter.dtype), beside(parameter, t.astype(np.int64))
+    if t.shape[1:] != scores[1:]:
+        raise ValueError(f"t of {name} has shape {t.shape}; give (N,) labels or ({len(t)}, {scores[1]}) rows")
+    return beside(parameter, x, parameter.dtype), beside(parameter, t, parameter.dtype)
