@@ -15,7 +15,7 @@ import xpconv
 ROOT = pathlib.Path(xpconv.__file__).parent
 
 FLOORS = [  # from the ground up; a star stands for every file of a folder
-    ["blas", "libraries", "weights", "windows"],
+    ["blas", "files", "libraries", "weights", "windows"],
     [
         "algorithms",
         "arrays",

@@ -1,4 +1,4 @@
-"""Data sets, the files they come in, and batches."""
+"""Data sets, and batches."""
 
 import gzip
 import hashlib
@@ -10,18 +10,13 @@ import threading
 
 import numpy as np
 import pytest
+from formats import idx
 
 from xpconv import data
-from xpconv.data import Dataset, batches, digits, load, mnist, read_idx
+from xpconv.data import Dataset, batches, digits, load, mnist
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = data._MNIST_MD5
 INSTALL = 'pip install "xpconv\\[examples\\]"'
-
-
-def idx(code, array):
-    """Write an array as the format describes it, byte by byte."""
-    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
-    return bytes([0, 0, code, array.ndim]) + sizes + array.astype(array.dtype.newbyteorder(">")).tobytes()
 
 
 # Dataset
@@ -125,70 +120,6 @@ def test_digits_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ImportError, match=f"scikit-learn: {INSTALL}"):
         digits()
-
-
-# The IDX format
-
-
-@pytest.mark.parametrize("shape", [(), (7,), (2, 3), (2, 3, 4, 5), (0,), (3, 0)])
-@pytest.mark.parametrize(
-    ("code", "dtype"),
-    [(0x08, "uint8"), (0x09, "int8"), (0x0B, "int16"), (0x0C, "int32"), (0x0D, "float32"), (0x0E, "float64")],
-)
-@pytest.mark.parametrize("compress", [bytes, gzip.compress])
-def test_read_idx(tmp_path, code, dtype, shape, compress):
-    limit = 1.5 if "float" in dtype else np.iinfo(dtype).max
-    array = np.asarray(limit - np.arange(np.prod(shape, dtype=int)).reshape(shape), dtype)
-    path = tmp_path / "array"
-    path.write_bytes(compress(idx(code, array)))
-    read = read_idx(path)
-    np.testing.assert_array_equal(read, array, strict=True)
-    assert read.dtype.isnative and read.flags.writeable
-
-
-def test_read_idx_takes_a_string(tmp_path):
-    (tmp_path / "array").write_bytes(b"\0\0\x08\x01\0\0\0\x02\x05\x06")
-    assert read_idx(f"{tmp_path}/array").tolist() == [5, 6]
-
-
-GOOD = idx(0x0B, np.arange(6, dtype=np.int16).reshape(2, 3))
-ZIPPED = gzip.compress(GOOD * 50, mtime=0)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "magic number: nothing found, 00 00, one of 08, 09, 0b, 0c, 0d, 0e, and the rank expected"),
-        (GOOD[:3], "magic number: 00 00 0b found"),
-        (b"\0\0\x0a" + GOOD[3:], "magic number: 00 00 0a 02 found"),
-        (b"\0\1" + GOOD[2:], "magic number: 00 01 0b 02 found"),
-        (b"\x89PNG\r\n\x1a\n", "magic number: 89 50 4e 47 found"),
-        (GOOD[:4], "truncated: 4 bytes found, 12 expected for rank 2 alone"),
-        (GOOD[:11], "truncated: 11 bytes found, 12 expected for rank 2 alone"),
-        (GOOD[:12], r"truncated: 12 bytes found, 24 expected for int16 of shape \(2, 3\)"),
-        (GOOD[:-1], r"truncated: 23 bytes found, 24 expected for int16 of shape \(2, 3\)"),
-        (GOOD + b"\0", r"extra bytes: 25 bytes found, 24 expected for int16 of shape \(2, 3\)"),
-        (gzip.compress(GOOD[:-1], mtime=0), "truncated: 23 bytes found, 24 expected"),
-        (gzip.compress(GOOD + b"\0", mtime=0), "extra bytes: 25 bytes found, 24 expected"),
-        (ZIPPED[:5], "the gzip file is truncated or damaged"),
-        (ZIPPED[:-9], "the gzip file is truncated or damaged"),
-        (ZIPPED[:-8] + bytes(4) + ZIPPED[-4:], "the gzip file is truncated or damaged: CRC"),
-        (ZIPPED[:10] + b"\xff" + ZIPPED[11:], "the gzip file is truncated or damaged: .*invalid block type"),
-        (ZIPPED + b"more", "the gzip file is truncated or damaged"),
-        (b"\0\0\x08\x46" + b"\0\0\0\1" * 70 + b"\0", "maximum supported dimension"),
-        (b"\0\0\x08\x03" + b"\0\0\0\0" + b"\xff" * 8, "array is too big"),
-    ],
-)
-def test_read_idx_refuses(tmp_path, content, message):
-    path = tmp_path / "array-idx2"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"array-idx2: {message}"):
-        read_idx(path)
-
-
-def test_read_idx_of_a_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nothing-idx1"):
-        read_idx(tmp_path / "nothing-idx1")
 
 
 # MNIST, as four small files that stand for the published ones

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import math
 import os
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xpconv.files import content, parse_idx
 from xpconv.windows import whole_number
 
 if TYPE_CHECKING:
@@ -140,11 +138,11 @@ def mnist(directory: str | os.PathLike[str] | None = None) -> tuple[Dataset, Dat
     paths = _download_mnist() if directory is None else _find_mnist(Path(directory))
     arrays = []
     for path, (_, expected) in zip(paths, _MNIST_MD5.values(), strict=True):
-        content = _content(path)
-        arrays.append(_parse_idx(content, path))  # first, because it can say what is wrong
-        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if found != expected:
-            raise ValueError(f"{path}: MD5 {found} of the content found, {expected} expected")
+        found = content(path)
+        arrays.append(parse_idx(found, path))  # first, because it can say what is wrong
+        checksum = hashlib.md5(found, usedforsecurity=False).hexdigest()
+        if checksum != expected:
+            raise ValueError(f"{path}: MD5 {checksum} of the content found, {expected} expected")
     train, train_labels, test, test_labels = arrays
     return _brightness(train, train_labels), _brightness(test, test_labels)
 
@@ -173,59 +171,6 @@ def _download_mnist() -> list[Path]:
         Path(pooch.retrieve(f"{_MNIST_URL}{name}.gz", f"md5:{expected}", f"{name}.gz", cache))
         for name, (expected, _) in _MNIST_MD5.items()
     ]
-
-
-_IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-
-
-def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
-    """Return the array in an IDX file: uint8, int8, int16, int32, float32 or float64 of any shape.
-
-    The file may be gzipped; its first bytes, not its name, tell.
-
-    Raises
-    ------
-    ValueError
-        When the file is damaged, has another magic number, or is shorter or longer than its header says.
-
-    References
-    ----------
-    "The IDX file format", at the end of http://yann.lecun.com/exdb/mnist/
-    """
-    return _parse_idx(_content(Path(path)), path)
-
-
-def _content(path: Path) -> bytes:
-    content = path.read_bytes()
-    if not content.startswith(b"\x1f\x8b"):  # gzip; an IDX file starts with two zeros
-        return content
-    try:
-        return gzip.decompress(content)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path}: the gzip file is truncated or damaged: {error}") from error
-
-
-def _parse_idx(content: bytes, path: str | os.PathLike[str]) -> NDArray[Any]:
-    """Two zeros, a dtype code, the rank; then a big-endian size for each axis; then the elements, C order."""
-    magic = content[:4]
-    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _IDX_DTYPES:
-        codes = ", ".join(f"{code:02x}" for code in _IDX_DTYPES)
-        found = magic.hex(" ") or "nothing"
-        raise ValueError(f"{path}: magic number: {found} found, 00 00, one of {codes}, and the rank expected")
-    dtype, rank = np.dtype(_IDX_DTYPES[magic[2]]), magic[3]
-    shape = tuple(int.from_bytes(content[4 * i + 4 : 4 * i + 8], "big") for i in range(rank))
-    header, size = 4 + 4 * rank, len(content)
-    if size < header:
-        raise ValueError(f"{path}: truncated: {size} bytes found, {header} expected for rank {rank} alone")
-    expected = header + math.prod(shape) * dtype.itemsize
-    if size != expected:
-        problem = f"{size} bytes found, {expected} expected for {dtype.name} of shape {shape}"
-        raise ValueError(f"{path}: {'truncated' if size < expected else 'extra bytes'}: {problem}")
-    try:
-        array = np.frombuffer(content, dtype, offset=header).reshape(shape)
-    except ValueError as error:  # a shape that the format allows and NumPy does not
-        raise ValueError(f"{path}: {error}") from error
-    return array.astype(dtype.newbyteorder("="))
 
 
 def batches(size: int, batch_size: int, rng: np.random.Generator | None = None) -> Iterator[NDArray[np.int64]]:
