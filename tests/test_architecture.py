@@ -26,6 +26,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
         "frames",
         "initializers",
         "layout",
+        "prefetching",
         "resampling",
         "transposition",
         "workers",

@@ -165,6 +165,38 @@ def synchronize(array: Array) -> None:
         array.block_until_ready()
 
 
+def transport(like: Array) -> tuple[Callable[[np.ndarray[Any, Any]], Any], Callable[[Any], Array]]:
+    """Return two steps that bring a host array to where another array is: `send`, on any thread, then `receive`.
+
+    On CuPy `send` copies through pinned memory on a stream of its own, so that it goes on beside the work under way,
+    and waits for that copy alone. `receive` makes an array of the stream at work, and lets the memory of the copy be
+    used again no sooner than it has been read.
+    """
+    if not array_api_compat.is_cupy_array(like):
+        xp, place = array_api_compat.array_namespace(like), array_api_compat.device(like)
+        return (lambda host: xp.asarray(host, device=place, copy=True)), (lambda sent: sent)
+    cupy, empty_pinned = sys.modules["cupy"], importlib.import_module("cupyx").empty_pinned
+    with like.device:
+        copying = cupy.cuda.Stream(non_blocking=True)
+
+    def send(host: np.ndarray[Any, Any]) -> Any:
+        pinned = empty_pinned(host.shape, host.dtype)
+        pinned[...] = host
+        with like.device, copying:
+            sent = cupy.empty(host.shape, host.dtype)
+            sent.set(pinned, stream=copying)
+            copying.synchronize()  # before the pinned memory is given back
+        return sent
+
+    def receive(sent: Any) -> Array:
+        with like.device:
+            array = sent.copy()
+            copying.wait_event(cupy.cuda.get_current_stream().record())
+        return array
+
+    return send, receive
+
+
 def overlapping_view(array: Array, axis: int, counts: tuple[int, int], steps: tuple[int, int]) -> Array | None:
     """View one axis as two that walk it in these steps, sharing elements; None where the library has no such view."""
     shape = (*array.shape[:axis], *counts, *array.shape[axis + 1 :])
