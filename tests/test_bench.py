@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import reference as ref
+import stand_ins
 
 import xpconv
 from xpconv import cli
@@ -26,7 +27,7 @@ from xpconv.bench.contenders import (
     layout_order,
     network_of,
 )
-from xpconv.bench.frameworks import AGAINST
+from xpconv.bench.frameworks import AGAINST, torch_modules
 from xpconv.bench.layers import CASES, NETWORKS, Case
 from xpconv.bench.results import Group, Report, Result
 from xpconv.layers import Convolution
@@ -142,15 +143,44 @@ def test_what_is_expected_is_what_the_loops_give(case):
         np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.name)
-@pytest.mark.parametrize("case", TINY, ids=lambda case: case.name)
-def test_every_contender_computes_the_same(contender, case):
+def held_to_the_loops(contender, case):
     for layout in contender.layouts(case):
         for direction, call in contender.make(case, layout).items():
             wanted = loops(case) if direction == BOTH else loops(case)[:1]
             for found, array in zip(contender.hosts(call(), layout), wanted, strict=True):
                 assert found.dtype == np.float32
                 np.testing.assert_allclose(found, array, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.name)
+@pytest.mark.parametrize("case", TINY, ids=lambda case: case.name)
+def test_every_contender_computes_the_same(contender, case):
+    held_to_the_loops(contender, case)
+
+
+@pytest.mark.parametrize("library", ["torch", "jax", "onnxruntime"])
+@pytest.mark.parametrize("case", TINY, ids=lambda case: case.name)
+def test_every_library_is_asked_for_the_right_thing(monkeypatch, library, case):
+    """Whether it is installed or not: with a stand-in that does what is documented."""
+    monkeypatch.setitem(sys.modules, library, getattr(stand_ins, library)())
+    held_to_the_loops(AGAINST[library.replace("torch", "pytorch")](), case)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_is_the_same_in_pytorchs_layers(monkeypatch, name):
+    network, x = network_of(Case("training", name, (2, 1, 12, 12))), problems.problem(STEP).arrays[0][:2]
+    for i, parameter in enumerate(network.params.values()):
+        parameter += np.random.default_rng(i).standard_normal(parameter.shape, dtype=np.float32) / 10  # biases too
+    y = x
+    for layer in torch_modules(stand_ins.torch(), network):
+        y = layer(y)
+    np.testing.assert_allclose(y, network.predict(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_that_pytorch_is_not_known_to_have_is_refused():
+    network = xpconv.Network({"Sigmoid1": xpconv.layers.Sigmoid()})
+    with pytest.raises(TypeError, match="Sigmoid has no translation to PyTorch"):
+        torch_modules(stand_ins.torch(), network)
 
 
 def test_training_steps_give_what_pytorch_gives_in_float64():
@@ -166,6 +196,27 @@ def test_training_steps_give_what_pytorch_gives_in_float64():
             for found, array in zip(contender.hosts(call(), layout), wanted, strict=True):
                 np.testing.assert_allclose(found, array, rtol=1e-4, atol=1e-6)
             np.testing.assert_allclose(contender.hosts(call()[:1], layout)[0], second, rtol=1e-5)
+
+
+def test_a_training_step_gives_the_loss_and_its_slopes_and_descends():
+    """Against differences of the loss in float64, along one direction in all weights at once."""
+    loss, *gradients = XpConv().make(STEP, LAST)[BOTH]()
+    given, network, rng = problems.problem(STEP), network_of(STEP), np.random.default_rng(0)
+    params = {name: array.astype(np.float64) for name, array in network.params.items()}
+    ways = {name: rng.standard_normal(array.shape) for name, array in params.items()}
+
+    def loss_at(step):
+        moved = xpconv.SimpleConvNet(STEP.shape[1:], dtype="float64", rng=0)
+        for name, array in params.items():
+            moved.params[name] = array + step * ways[name]
+        scores = moved.predict(given.arrays[0].astype(np.float64))
+        return np.mean(np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(len(scores)), given.dy])
+
+    assert loss == pytest.approx(loss_at(0), rel=1e-5)
+    slope = sum(np.sum(way * g) for way, g in zip(ways.values(), gradients, strict=True))
+    assert slope == pytest.approx((loss_at(1e-6) - loss_at(-1e-6)) / 2e-6, rel=1e-4)
+    call = XpConv().make(STEP, LAST)[BOTH]
+    assert call()[0] > call()[0] + 1e-4
 
 
 @pytest.mark.parametrize(
@@ -370,6 +421,37 @@ def test_a_run_from_end_to_end(hasty, tmp_path, capsys):
     assert cli.main(["bench", "--from", str(kept), "--plot", str(picture)]) == 0
     assert capsys.readouterr().out == printed
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("algorithms", [["auto", "direct"], ["auto"]], ids=len)
+def test_a_picture_marks_everyone_else(hasty, tmp_path, algorithms):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "run.svg"  # where each text stands as a comment beside its outlines
+    arguments = ["--against", "book", "--layer", "^3x3 3-4", "--rounds", "1", "--plot", str(picture)]
+    assert cli.main(["bench", *arguments, *(f"--algorithm={name}" for name in algorithms)]) == 0
+    assert ("<!-- xpconv direct -->" in picture.read_text()) == ("direct" in algorithms)
+
+
+def test_a_plot_says_what_it_needs(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.delitem(sys.modules, "xpconv.bench.plots", raising=False)
+    with pytest.raises(SystemExit):
+        cli.main(["bench", "--plot", "picture.png"])
+    assert 'a plot needs matplotlib: pip install "xpconv[examples]"' in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not memory.FORGET.exists(), reason="the system does not tell peaks of memory")
+def test_memory_stands_in_a_table_of_its_own(hasty, tmp_path, capsys):
+    kept = str(tmp_path / "run.json")
+    assert cli.main(["bench", "--against", "book", "--layer", "^5x5", "--rounds", "1", "--memory", "--json", kept]) == 0
+    printed = capsys.readouterr().out
+    _, table = printed.split("book: peak memory above the inputs, MB")
+    row = next(line for line in table.splitlines() if line.startswith(TINY[1].name))
+    peaks = [float(megabytes) for megabytes in row.partition(FORWARD)[2].split()]
+    assert len(peaks) == 3, "xpconv in both layouts, and the book"
+    assert max(peaks) < 100
+    assert cli.main(["bench", "--from", kept]) == 0
+    assert capsys.readouterr().out == printed
 
 
 def test_a_wrong_result_is_status_1(hasty, monkeypatch, capsys):
