@@ -304,6 +304,14 @@ def test_single_precision_is_refused():
         check_vjp(xpconv.affine, normal(4, 3), normal(3, 5).astype(np.float32))
 
 
+def test_an_empty_array_has_no_direction_to_go(backend):
+    empty, weight = backend.asarray(normal(0, 3)), backend.asarray(normal(3, 2))
+    check_vjp(xpconv.affine, empty, weight)
+    lost = with_pullback(xpconv.affine, lambda g, dy: [None, g[1]])
+    with pytest.raises(AssertionError, match="gradient 0 is a NoneType"):
+        check_vjp(lost, empty, weight)
+
+
 def test_large_arrays_cost_a_few_evaluations():
     calls = []
 
