@@ -21,6 +21,10 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
         "arrays",
         "backends",
         "broadcasting",
+        "cuda",
+        "cuda.geometry",
+        "cuda.products",
+        "cuda.workspace",
         "data",
         "distributions",
         "frames",
@@ -42,6 +46,9 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
         "testing.comparison",
     ],
     ["patches", "algorithms.direct", "algorithms.winograd", "testing.gradients"],
+    ["cuda.sources"],
+    ["cuda.runtime"],
+    ["cuda.depthwise", "cuda.lowering", "cuda.pooling", "cuda.winograd"],
     ["algorithms.selection", "testing"],
     ["algorithms.adjoint", "testing.plugin"],
     ["ops", "ops.*"],
@@ -66,7 +73,8 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
 ]
 
 ARRAY_LIBRARIES = r"cupy|cupyx|torch|jax|jaxlib"
-NAMING = ["libraries"]  # the library; and, to be measured against them:
+NAMING = ["libraries"]  # the library; what one of them has beyond arrays; and, to be measured against them:
+NAMING += ["cuda.runtime"]
 NAMING += ["bench.frameworks"]
 
 

@@ -1,0 +1,318 @@
+"""The kernels for CUDA, compiled for the host and run thread by thread, against the loops; and what calls them.
+
+Inputs lie among NaNs, results are made full of NaNs with a fence around them: what is read or written where it should
+not be shows, and so does what is not written at all.
+"""
+
+import sys
+
+import cupy_on_host
+import numpy as np
+import pytest
+import reference as ref
+from cases import normal, spread
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from test_geometry import BATCHES, SEEDS, geometries
+
+from xpconv.cuda import depthwise, pooling, runtime, sources
+from xpconv.cuda.lowering import Lowering, lower, raise_to
+from xpconv.cuda.winograd import Winograd
+from xpconv.testing import assert_close
+from xpconv.windows import window
+
+pytestmark = pytest.mark.skipif(cupy_on_host.COMPILER is None, reason="there is no C++ compiler here")
+DTYPES = st.sampled_from(["float64", "float32", "float16"])
+WIDTHS = st.sampled_from([1, 2, 3, 4, 8])  # of these some are whole packs
+LAYOUTS = st.sampled_from(["channels last", "channels first", "misaligned"])
+several = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    module = cupy_on_host.Cupy()
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    runtime._kernel.cache_clear()
+    yield module
+    runtime._kernel.cache_clear()
+    assert module.fences_stand()
+
+
+def placed(host, dtype, layout="channels last"):
+    """An array (N, C, ...) of the host as (N, ..., C), wherever it lies in memory."""
+    array = np.moveaxis(host, 1, -1)
+    axes = range(array.ndim)
+    order = (0, axes[-1], *axes[1:-1]) if layout == "channels first" else None
+    return cupy_on_host.asarray(array, order, dtype, shift=layout == "misaligned")
+
+
+def weights(host, dtype):
+    """Filters (O, C/G, *kernel) as (*kernel, C/G, O)."""
+    return cupy_on_host.asarray(np.moveaxis(host, (0, 1), (-1, -2)), None, dtype)
+
+
+def rounded(dtype, *shape, seed=0):
+    """Normal numbers that this dtype holds, in float64: the loops and the kernels then start from the same."""
+    return normal(*shape, seed=seed).astype(dtype).astype("float64")
+
+
+def same(actual, expected, dtype, first=1):
+    """Compare (N, ..., C), or with `first` 0 (..., C, O), with an array that has its channels in front."""
+    host = np.moveaxis(np.asarray(actual), (-1, -2)[: 2 - first], (first, 1)[: 2 - first])
+    assert type(actual) is cupy_on_host.Array
+    assert_close(host, expected.astype(dtype), atol=1e-30)
+
+
+def planned(size, kernel, options):
+    assume(all(ref.plan(size, kernel, **options)[1]))
+    return window(size, ref.each(kernel, len(size)), **options)
+
+
+# --- Lowering
+
+
+@several
+@given(geometry=geometries(), batch=BATCHES, width=WIDTHS, groups=st.integers(1, 3), dtype=DTYPES, layout=LAYOUTS)
+def test_lowering_and_its_adjoint(cupy, geometry, batch, width, groups, dtype, layout):
+    size, kernel, options = geometry
+    plan, channels = planned(size, kernel, options), width * groups
+    x = rounded(dtype, batch, channels, *size)
+    rows = lower(placed(x, dtype, layout), plan, groups)
+    columns = ref.unfold(x, kernel, **options)  # (N, C*taps, L)
+    wanted = columns.reshape(batch, groups, width, plan.taps, -1).transpose(1, 0, 4, 3, 2)
+    assert_close(np.asarray(rows), wanted.reshape(rows.shape).astype(dtype), rtol=0)
+    given_rows = rounded(dtype, *rows.shape, seed=1)
+    dx = cupy.empty((batch, *size, channels), dtype)
+    raise_to(dx, cupy_on_host.asarray(given_rows, None, dtype), plan, groups)
+    columns = given_rows.reshape(groups, batch, -1, plan.taps, width).transpose(1, 0, 4, 3, 2)
+    same(dx, ref.fold(columns.reshape(batch, channels * plan.taps, -1), size, kernel, **options), dtype)
+    assert cupy.fences_stand()
+
+
+@several
+@given(
+    geometry=geometries(),
+    batch=st.integers(1, 3),
+    counts=st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(1, 3)),
+    bias=st.booleans(),
+    dtype=DTYPES,
+    layout=LAYOUTS,
+    workspace=st.sampled_from([1, 2000, 1 << 30]),
+)
+def test_convolutions_by_lowering(cupy, geometry, batch, counts, bias, dtype, layout, workspace):
+    (size, kernel, options), (groups, width, filters) = geometry, counts
+    plan, way = planned(size, kernel, options), Lowering(workspace=workspace)
+    assert way.supports(plan, groups)
+    x, w = rounded(dtype, batch, width * groups, *size), rounded(dtype, filters * groups, width, *plan.kernel, seed=1)
+    b = rounded(dtype, filters * groups, seed=2) if bias else None
+    wanted = ref.conv(x, w, b, **options, groups=groups)
+    last, kernels = placed(x, dtype, layout), weights(w, dtype)
+    given_bias = None if b is None else cupy_on_host.asarray(b, None, dtype)
+    same(way.convolve(last, way.prepare(kernels, groups), given_bias, plan, groups), wanted, dtype)
+    dy = rounded(dtype, *wanted.shape, seed=3)
+    dx, dw, _ = ref.conv_gradients(dy, x, w, **options, groups=groups)
+    same(way.weight_gradient(last, placed(dy, dtype, layout), plan, groups), dw, dtype, first=0)
+    if dtype != "float16":  # whose rows are rounded before they are added up
+        same(way.input_gradient(placed(dy, dtype, layout), kernels, plan, groups), dx, dtype)
+    assert cupy.fences_stand()
+
+
+def test_windows_of_one_element_are_not_lowered(cupy):
+    way, plan = Lowering(), window((5, 4), (1, 1))
+    x, w = normal(2, 6, 5, 4), normal(4, 3, 1, 1)
+    y = way.convolve(placed(x, "float64"), way.prepare(weights(w, "float64"), 2), None, plan, 2)
+    same(y, ref.conv(x, w, groups=2), "float64")
+    assert cupy.launches == []
+
+
+# --- Winograd
+
+
+@several
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    pad=st.tuples(*[st.tuples(st.integers(0, 3), st.integers(0, 3))] * 2),
+    batch=st.integers(1, 3),
+    counts=st.tuples(WIDTHS, WIDTHS),
+    bias=st.booleans(),
+    m=st.sampled_from([2, 4]),
+    dtype=st.sampled_from(["float64", "float32"]),
+    layout=LAYOUTS,
+    workspace=st.sampled_from([1, 10000, 1 << 30]),
+)
+def test_winograd(cupy, size, pad, batch, counts, bias, m, dtype, layout, workspace):
+    (channels, filters), way = counts, Winograd(m, workspace=workspace)
+    plan = planned(size, 3, {"pad": pad})
+    x, w = rounded(dtype, batch, channels, *size), rounded(dtype, filters, channels, 3, 3, seed=1)
+    b = rounded(dtype, filters, seed=2) if bias else None
+    wanted = ref.conv(x, w, b, pad=pad)
+    last, given_bias = placed(x, dtype, layout), None if b is None else cupy_on_host.asarray(b, None, dtype)
+    close = {"float64": 1e-12, "float32": 1e-4}[dtype]
+    y = way.convolve(last, way.prepare(weights(w, dtype), 1), given_bias, plan, 1)
+    assert_close(np.moveaxis(np.asarray(y), -1, 1), wanted.astype(dtype), rtol=close)
+    dy = rounded(dtype, *wanted.shape, seed=3)
+    _, dw, _ = ref.conv_gradients(dy, x, w, pad=pad)
+    dw_here = way.weight_gradient(last, placed(dy, dtype, layout), plan, 1)
+    assert_close(np.moveaxis(np.asarray(dw_here), (-1, -2), (0, 1)), dw.astype(dtype), rtol=close, atol=close)
+    assert cupy.fences_stand()
+
+
+def test_winograd_says_what_it_supports():
+    way, square = Winograd(4), {"kernel": (3, 3)}
+    assert way.supports(window((8, 8), **square, pad=1), 1)
+    assert not way.supports(window((8, 8), **square), 2)
+    assert not way.supports(window((8, 8), **square, stride=2), 1)
+    assert not way.supports(window((8, 8), **square, dilation=(1, 2)), 1)
+    assert not way.supports(window((8, 8), (3, 1)), 1)
+    assert not way.supports(window((8,), (3,)), 1)
+    assert not way.supports(window((8, 8, 8), (3, 3, 3)), 1)
+    assert not Lowering().supports(window((4,) * 4, (1,) * 4), 1)
+
+
+# --- Depthwise
+
+
+@several
+@given(
+    geometry=geometries(),
+    batch=st.integers(1, 3),
+    channels=WIDTHS,
+    bias=st.booleans(),
+    dtype=DTYPES,
+    layout=LAYOUTS,
+    threads=st.sampled_from([1, 50, 1 << 16]),
+)
+def test_depthwise(cupy, monkeypatch, geometry, batch, channels, bias, dtype, layout, threads):
+    size, kernel, options = geometry
+    monkeypatch.setattr(depthwise, "THREADS", threads)
+    plan = planned(size, kernel, options)
+    x, w = rounded(dtype, batch, channels, *size), rounded(dtype, channels, 1, *plan.kernel, seed=1)
+    b = rounded(dtype, channels, seed=2) if bias else None
+    wanted = ref.conv(x, w, b, **options, groups=channels)
+    last, filters = placed(x, dtype, layout), weights(w, dtype)[..., 0, :]
+    given_bias = None if b is None else cupy_on_host.asarray(b, None, dtype)
+    same(depthwise.convolve(last, filters, given_bias, plan), wanted, dtype)
+    dy = rounded(dtype, *wanted.shape, seed=3)
+    dx, dw, _ = ref.conv_gradients(dy, x, w, **options, groups=channels)
+    last_dy = placed(dy, dtype, layout)
+    same(depthwise.input_gradient(last_dy, filters, plan), dx, dtype)
+    same(depthwise.weight_gradient(last, last_dy, plan)[..., None, :], dw, dtype, first=0)
+    assert cupy.fences_stand()
+
+
+# --- Pooling
+
+
+@several
+@given(
+    geometry=geometries(least=3, most_pad=2),
+    batch=BATCHES,
+    channels=WIDTHS,
+    ceil_mode=st.booleans(),
+    count=st.one_of(st.booleans(), st.integers(1, 9)),
+    dtype=DTYPES,
+    layout=LAYOUTS,
+    seed=SEEDS,
+)
+def test_pooling(cupy, geometry, batch, channels, ceil_mode, count, dtype, layout, seed):
+    size, kernel, options = geometry
+    options, rng = {**options, "ceil_mode": ceil_mode}, np.random.default_rng(seed)
+    assume(all(ref.plan(size, kernel, **geometry[2])[1]))
+    plan = window(size, ref.each(kernel, len(size)), **options)
+    assume(not any(axis.padding_alone for axis in plan.axes))
+    x = np.round(rng.standard_normal((batch, channels, *size)) * 2)  # of few values: many are equal
+    x[rng.random(x.shape) < 0.1] = np.nan
+    last = placed(x, dtype, layout)
+    wanted, indices = ref.max_pool(x, kernel, **options)
+    dy = rounded(dtype, *wanted.shape, seed=3)
+    last_dy = placed(dy, dtype, layout)
+    y, taps = pooling.max_pool(last, plan)
+    same(y, wanted, dtype)
+    assert taps.dtype == np.uint8
+    same(pooling.max_pool_gradient(last_dy, taps, plan), ref.max_pool_gradient(dy, indices, size), dtype)
+    x = rounded(dtype, *x.shape)
+    divisor, with_padding = (None, count) if isinstance(count, bool) else (count, True)
+    given_mean = {"divisor": divisor, "count_include_pad": with_padding}
+    y = pooling.avg_pool(placed(x, dtype, layout), plan, **given_mean)
+    same(y, ref.avg_pool(x, kernel, **options, **given_mean), dtype)
+    dx = pooling.avg_pool_gradient(last_dy, plan, **given_mean)
+    same(dx, ref.avg_pool_gradient(dy, size, kernel, **options, **given_mean), dtype)
+    assert cupy.fences_stand()
+
+
+def test_more_taps_than_a_byte_counts(cupy):
+    x = spread(1, 4, 17, 16)
+    plan = window((17, 16), (17, 16))
+    y, taps = pooling.max_pool(placed(x, "float32"), plan)
+    wanted, indices = ref.max_pool(x, (17, 16))
+    same(y, wanted.astype("float32"), "float32")
+    assert taps.dtype == np.int32
+    assert taps.ravel().tolist() == indices.ravel().tolist()
+    dx = pooling.max_pool_gradient(placed(wanted, "float32"), taps, plan)
+    same(dx, ref.max_pool_gradient(wanted, indices, (17, 16)), "float32")
+
+
+# --- Narrow numbers
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_every_narrow_number_is_itself_and_sums_are_rounded_to_the_nearest(cupy, dtype):
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    every = np.arange(2**16, dtype=np.uint16).view(np.dtype(dtype))
+    given_every, one = cupy_on_host.asarray(every.reshape(1, -1, 1)), window((2**16,), (1,))
+    for divisor in (1, 3):  # thirds: what is to be rounded is on every side of every number
+        y = np.asarray(pooling.avg_pool(given_every, one, divisor, True)).ravel()
+        with np.errstate(invalid="ignore"):
+            wanted = (every.astype("float32") / np.float32(divisor)).astype(dtype)
+        assert y.dtype == wanted.dtype
+        assert np.array_equal(y.astype("float32"), wanted.astype("float32"), equal_nan=True)
+
+
+def test_bfloat16_convolves(cupy):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    x, w = (normal(*s).astype(ml_dtypes.bfloat16) for s in ((2, 8, 6, 5), (16, 8, 3, 3)))
+    plan, way = window((6, 5), (3, 3), pad=1), Lowering()
+    y = way.convolve(placed(x, x.dtype), way.prepare(weights(w, x.dtype), 1), None, plan, 1)
+    assert y.dtype == x.dtype
+    wanted = ref.conv(x.astype("float64"), w.astype("float64"), pad=1)
+    assert np.max(np.abs(np.moveaxis(np.asarray(y), -1, 1).astype("float64") - wanted)) < 2**-8 * np.max(np.abs(wanted))
+
+
+# --- Launches and memory
+
+
+def test_whole_packs_are_moved_at_once(cupy):
+    plan = window((4, 4), (3, 3), pad=1)
+    for dtype, width in (("float32", 4), ("float16", 8), ("float64", 2)):
+        for channels, layout, pack in ((8, "channels last", width), (8, "misaligned", 1), (8, "channels first", 1)):
+            cupy.launches.clear()
+            lower(placed(normal(1, channels, 4, 4), dtype, layout), plan, 1)
+            assert cupy.launches == [sources.expression("lower", dtype, pack)]
+    cupy.launches.clear()
+    lower(placed(normal(1, 8, 4, 4), "float32"), plan, 4)
+    assert cupy.launches == ["lower<float, 1>"]  # a group of two channels is half a pack
+
+
+def test_nothing_is_launched_for_an_empty_batch(cupy):
+    plan, way = window((4, 4), (3, 3)), Lowering()
+    y = way.convolve(
+        placed(normal(0, 2, 4, 4), "float32"), cupy_on_host.asarray(normal(18, 3), None, "float32"), None, plan, 1
+    )
+    assert y.shape == (0, 2, 2, 3)
+    assert cupy.launches == []
+
+
+def test_a_workspace_that_does_not_fit_is_halved(cupy):
+    x, w, plan = normal(4, 4, 8, 8), normal(4, 4, 3, 3), window((8, 8), (3, 3))
+    row = 6 * 9 * 4 * 8  # bytes
+    last, kernels, wanted = placed(x, "float64"), weights(w, "float64"), ref.conv(x, w)
+    cupy.room = wanted.nbytes  # fewer than all rows take
+    way = Lowering()
+    same(way.convolve(last, way.prepare(kernels, 1), None, plan, 1), wanted, "float64")
+    assert cupy.released == 4  # 24 rows, 12, 6, 3; one of them fits
+    cupy.room = row - 1
+    with pytest.raises(MemoryError, match=rf"takes {row} bytes of workspace beside its result, and 1024 were free"):
+        way.convolve(last, way.prepare(kernels, 1), None, plan, 1)
+    cupy.room = float("inf")
+    same(way.convolve(last, way.prepare(kernels, 1), None, plan, 1), wanted, "float64")

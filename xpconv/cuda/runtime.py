@@ -1,0 +1,129 @@
+"""The one file of this room that calls CuPy: launches, products, memory.
+
+All work goes to the stream and the device that are current, nothing waits, and the null stream is never named: whoever
+calls has entered the arrays' device.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import Any
+
+import numpy as np
+
+from xpconv.cuda import geometry, products, sources
+from xpconv.cuda.geometry import Struct
+from xpconv.libraries import Array
+
+PREFERRED = -1  # cublasGemmAlgo_t: let cuBLAS choose; which units it may use is said by the compute type
+
+
+def _cupy() -> Any:
+    return sys.modules["cupy"]
+
+
+@functools.cache
+def _kernel(file: str, expression: str) -> Any:
+    module = _cupy().RawModule(code=sources.source(file), options=sources.OPTIONS, name_expressions=(expression,))
+    return module.get_function(expression)
+
+
+def run(file: str, expression: str, threads: int, *arguments: Array | Struct | None) -> None:
+    """Launch a kernel with one thread for each result; structures go by value, None is a null pointer."""
+    if threads:
+        _kernel(file, expression)(*geometry.launch(threads), arguments)
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Make an array on the current device, to be filled."""
+    return _cupy().empty(shape, dtype=dtype)
+
+
+def settled(array: Array) -> Array:
+    """Return the array lying in memory in the order of its axes."""
+    return _cupy().ascontiguousarray(array)
+
+
+def pointer(array: Array) -> int:
+    """Return where an array's first element lies."""
+    return int(array.data.ptr)
+
+
+def strides(array: Array) -> tuple[int, ...]:
+    """Return the steps along each axis, in elements."""
+    return tuple(step // array.itemsize for step in array.strides)
+
+
+def pack_of(*arrays: Array, groups: int = 1) -> int:
+    """Return how many neighbouring channels of arrays (..., C), cut into groups, may be moved at once."""
+    if any(strides(array)[-1] != 1 for array in arrays):
+        return 1
+    counts = [n for a in arrays for n in (a.shape[-1] // groups, pointer(a) // a.itemsize, *strides(a)[:-1])]
+    return geometry.pack(arrays[0].itemsize, *counts)
+
+
+def multiply(a: Array, b: Array, c: Array, *, add: bool = False, precision: str = "float32") -> None:
+    """Write ``a @ b``, or add it, to an array: stacks of matrices, read and written where they lie.
+
+    Parameters
+    ----------
+    a, b : array, shape (B, M, K) and (B, K, N), or (M, K) and (K, N)
+        Of one dtype.
+    c : array, shape (B, M, N) or (M, N)
+        Of that dtype, or of float32 where it is narrower.
+    add : bool
+        Keep what `c` holds and add to it.
+    precision : str
+        "float32" is strict; "tf32" lets float32 be multiplied with 10 bits of fraction.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When cuBLAS cannot do it; nothing has been written.
+    """
+    dtype, out = a.dtype.name, c.dtype.name
+    compute = products.compute_type(dtype, precision)
+    plan = products.gemm(*(products.stack(m.shape, strides(m)) for m in (a, b, c)))
+    if not (plan.m and plan.n and plan.batch):
+        return
+    one, kept = (np.asarray(factor, products.scalar_type(dtype)) for factor in (1, int(add)))
+    left, right = (b, a) if plan.swapped else (a, b)
+    _cupy().cuda.cublas.gemmStridedBatchedEx(
+        _cupy().cuda.get_cublas_handle(),
+        plan.transa,
+        plan.transb,
+        plan.m,
+        plan.n,
+        plan.k,
+        one.ctypes.data,
+        pointer(left),
+        products.TYPES[dtype],
+        plan.lda,
+        plan.stride_a,
+        pointer(right),
+        products.TYPES[dtype],
+        plan.ldb,
+        plan.stride_b,
+        kept.ctypes.data,
+        pointer(c),
+        products.TYPES[out],
+        plan.ldc,
+        plan.stride_c,
+        plan.batch,
+        compute,
+        PREFERRED,
+    )
+
+
+class Pool:
+    """The memory of the current device, through CuPy's pool."""
+
+    def free(self) -> int:
+        """Return the bytes that the device and the pool have to give."""
+        free, _ = _cupy().cuda.runtime.memGetInfo()
+        return int(free) + int(_cupy().get_default_memory_pool().free_bytes())
+
+    def release(self) -> None:
+        """Give what the pool keeps for later back to the device."""
+        _cupy().get_default_memory_pool().free_all_blocks()
