@@ -261,12 +261,23 @@ def test_every_narrow_number_is_itself_and_sums_are_rounded_to_the_nearest(cupy,
         pytest.importorskip("ml_dtypes")
     every = np.arange(2**16, dtype=np.uint16).view(np.dtype(dtype))
     given_every, one = cupy_on_host.asarray(every.reshape(1, -1, 1)), window((2**16,), (1,))
-    for divisor in (1, 3):  # thirds: what is to be rounded is on every side of every number
+    for divisor in (1, 2, 3):  # halves of the smallest are half way; thirds are on every side
         y = np.asarray(pooling.avg_pool(given_every, one, divisor, True)).ravel()
         with np.errstate(invalid="ignore"):
             wanted = (every.astype("float32") / np.float32(divisor)).astype(dtype)
         assert y.dtype == wanted.dtype
         assert np.array_equal(y.astype("float32"), wanted.astype("float32"), equal_nan=True)
+
+
+@pytest.mark.parametrize(("dtype", "places"), [("float16", 10), ("bfloat16", 7)])
+def test_what_is_half_way_between_two_narrow_numbers_goes_to_the_even_one(cupy, dtype, places):
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    numbers = 1 + np.arange(2**places) * 2.0**-places
+    pairs = np.stack([numbers, np.full(len(numbers), 2.0 ** -(places + 1))], axis=1)
+    plan = window((pairs.size,), (2,), stride=2)
+    y = pooling.avg_pool(cupy_on_host.asarray(pairs.reshape(1, -1, 1), None, dtype), plan, 1, True)
+    assert_close(np.asarray(y).ravel().astype("float32"), pairs.sum(axis=1).astype(dtype).astype("float32"), rtol=0)
 
 
 def test_bfloat16_convolves(cupy):
@@ -290,8 +301,9 @@ def test_whole_packs_are_moved_at_once(cupy):
             lower(placed(normal(1, channels, 4, 4), dtype, layout), plan, 1)
             assert cupy.launches == [sources.expression("lower", dtype, pack)]
     cupy.launches.clear()
+    lower(placed(normal(1, 8, 4, 16), "float32", "channels first")[:, :, ::4], plan, 1)
     lower(placed(normal(1, 8, 4, 4), "float32"), plan, 4)
-    assert cupy.launches == ["lower<float, 1>"]  # a group of two channels is half a pack
+    assert cupy.launches == ["lower<float, 1>"] * 2  # channels that are apart; a group of two, half a pack
 
 
 def test_nothing_is_launched_for_an_empty_batch(cupy):

@@ -85,6 +85,7 @@ def test_structures_lie_in_memory_as_in_c():
     assert ctypes.sizeof(WindowsOfC) == geometry.WINDOWS.itemsize
     for name, (_, offset) in geometry.WINDOWS.fields.items():
         assert getattr(WindowsOfC, name).offset == offset
+    assert [(kind, at) for kind, at in geometry.MEAN.fields.values()] == [(np.int32, 0), (np.int32, 4)]
     assert geometry.WINDOWS.itemsize < 4096  # what a launch passes by value
 
 
