@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 
 import xpconv
+from xpconv.checkpoints import Checkpoints
 from xpconv.data import load
+from xpconv.divergence import StopAtNaN
 from xpconv.monitoring import ProgressBar
 from xpconv.training import Trainer, cosine
 
@@ -36,6 +38,9 @@ def arguments():
     option("--seed", type=int, default=0)
     option("--plot", metavar="FILE", help="draw curves, filters and mistakes")
     option("--save", metavar="FILE", help="write the weights, as safetensors")
+    option("--checkpoint", metavar="DIR", help="keep the last three states of the training there")
+    option("--checkpoint-every", metavar="STEPS", type=int, help="how often; without it after each epoch")
+    option("--resume", action="store_true", help="go on from the last whole checkpoint in DIR, where there is one")
     option("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(**RECIPES[parser.parse_known_args()[0].data])
     return parser.parse_args()
@@ -45,6 +50,8 @@ def prepare(args):
     for file in (args.plot, args.save):
         if file and not Path(file).parent.is_dir():
             raise ValueError(f"there is no directory {Path(file).parent} for {file}")
+    if not args.checkpoint and (args.resume or args.checkpoint_every):
+        raise ValueError("--resume and --checkpoint-every need --checkpoint DIR")
     if args.seed < 0:
         raise ValueError(f"seed is {args.seed}; give a whole number of at least 0")
     backend = xpconv.backend(args.backend)
@@ -56,6 +63,9 @@ def prepare(args):
     else:
         windows = {"filter_size": 3, "pad": 1} if args.data == "digits" else {}  # the book's 5x5 suit 28x28 pixels
         network = xpconv.SimpleConvNet(shape, windows, weight_init_std="he", backend=backend, rng=rng)
+    callbacks = [StopAtNaN(), *([] if args.quiet else [ProgressBar()])]
+    if args.checkpoint:
+        callbacks.append(Checkpoints(args.checkpoint, every=args.checkpoint_every))
     trainer = Trainer(
         network,
         OPTIMIZERS[args.optimizer](args.lr),
@@ -65,10 +75,20 @@ def prepare(args):
         batch_size=args.batch_size,
         schedule=cosine,
         rng=rng,
-        callbacks=[] if args.quiet else [ProgressBar()],
+        callbacks=callbacks,
     )
+    start = callbacks[-1].resume(trainer) if args.resume else None
     print(f"{args.network} network on {backend}: {len(train)} images to train on, {len(test)} to test", flush=True)
+    if args.resume:
+        print(
+            f"going on from {start}" if start else f"no checkpoint in {args.checkpoint} yet: from the start", flush=True
+        )
     return trainer, test
+
+
+def end(error, status):
+    print(f"{Path(__file__).name}: {error}", file=sys.stderr)
+    sys.exit(status)
 
 
 def main():
@@ -78,11 +98,17 @@ def main():
             import plots  # only a plot needs matplotlib
         trainer, test = prepare(args)
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
-        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
-        sys.exit(2)
+        end(error, 2)
     network = trainer.network
     before = xpconv.to_numpy(network.params["W1"])
-    history = trainer.train()
+    try:
+        history = trainer.train()
+    except (FloatingPointError, OSError) as error:
+        end(error, 1)
+    except ValueError as error:
+        end(error, 2)
+    except KeyboardInterrupt:
+        sys.exit(130)
     print(f"{history.images_per_second:,.0f} images/s, test accuracy {history.test_accuracy[-1]:.2%}")
     if args.save:
         network.save(args.save, {"data": args.data, "test accuracy": str(history.test_accuracy[-1])})

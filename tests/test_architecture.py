@@ -15,7 +15,7 @@ import xpconv
 ROOT = pathlib.Path(xpconv.__file__).parent
 
 FLOORS = [  # from the ground up; a star stands for every file of a folder
-    ["blas", "files", "libraries", "weights", "windows"],
+    ["blas", "durability", "files", "libraries", "windows"],
     [
         "algorithms",
         "arrays",
@@ -33,6 +33,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
         "prefetching",
         "resampling",
         "transposition",
+        "weights",
         "workers",
     ],
     [
@@ -58,7 +59,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
     ["networks"],
     ["convnets", "sources", "states"],
     ["training"],
-    ["monitoring"],
+    ["checkpoints", "divergence", "monitoring"],
     [""],  # xpconv itself: the public names
     ["catalogue"],
     ["bench", "bench.book", "bench.layers"],

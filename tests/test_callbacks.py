@@ -12,12 +12,14 @@ from xpconv.testing import assert_close
 from xpconv.training import Callback, Trainer, cosine
 
 
-def made(backend="numpy", seed=0, epochs=3, **options):
+def made(backend="numpy", seed=0, epochs=3, shape=(4, 1, 3, 3), **options):
     """A small network with dropout and running means, which shares its generator with the order of the samples."""
     rng = np.random.default_rng(seed)
     backend = backend if isinstance(backend, xpconv.Backend) else xpconv.backend(backend)
-    arrays = [backend.asarray(rng.standard_normal(shape), "float32") for shape in ((4, 1, 3, 3), (4,), (64, 10), (10,))]
-    scales = backend.asarray(np.ones(4), "float32"), backend.asarray(np.zeros(4), "float32")
+    channels = shape[0]
+    shapes = shape, (channels,), (16 * channels, 10), (10,)
+    arrays = [backend.asarray(rng.standard_normal(each), "float32") for each in shapes]
+    scales = backend.asarray(np.ones(channels), "float32"), backend.asarray(np.zeros(channels), "float32")
     network = xpconv.Network(
         [
             xpconv.Convolution(*arrays[:2]),

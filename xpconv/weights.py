@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xpconv.durability import replacing
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -45,8 +47,6 @@ def save_weights(
     ValueError
         When the format has no such dtype, or a name is "__metadata__", which it keeps for itself.
     """
-    import secrets  # here and not above, for it brings in what a quick import of the library does without
-
     try:
         from safetensors import SafetensorError
         from safetensors.numpy import save
@@ -65,16 +65,8 @@ def save_weights(
     except SafetensorError as error:
         raise ValueError(f"{path}: not written: {error}") from error
     path = Path(path)
-    # In the same directory, because a rename from another file system would not be atomic.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write_bytes(content)
 
 
 def load_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
