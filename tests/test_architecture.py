@@ -15,7 +15,7 @@ import xpconv
 ROOT = pathlib.Path(xpconv.__file__).parent
 
 FLOORS = [  # from the ground up; a star stands for every file of a folder
-    ["blas", "durability", "files", "libraries", "windows"],
+    ["algorithms.toom_cook", "blas", "durability", "files", "libraries", "windows", "workspace"],
     [
         "algorithms",
         "arrays",
@@ -46,7 +46,8 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
         "standardization",
         "testing.comparison",
     ],
-    ["patches", "algorithms.direct", "algorithms.winograd", "testing.gradients"],
+    ["patches", "products", "testing.gradients"],
+    ["algorithms.direct", "algorithms.winograd"],
     ["cuda.sources"],
     ["cuda.runtime"],
     ["cuda.depthwise", "cuda.lowering", "cuda.pooling", "cuda.winograd"],

@@ -11,7 +11,7 @@ from cases import normal
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from xpconv.algorithms.winograd import POINTS, transforms
+from xpconv.algorithms.toom_cook import POINTS, transforms
 from xpconv.cuda import geometry, products, sources
 from xpconv.cuda.workspace import halving, pieces
 from xpconv.testing import assert_close

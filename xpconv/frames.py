@@ -13,10 +13,12 @@ import functools
 from collections.abc import Sequence
 
 import array_api_extra as xpx
-from array_api_compat import array_namespace, device
+import numpy as np
+from array_api_compat import device
 
-from xpconv.libraries import Array, overlapping_view
+from xpconv.libraries import Array, namespace_of, overlapping_view
 from xpconv.windows import Axis, Window
+from xpconv.workspace import empty
 
 
 def extend(x: Array, margins: Sequence[tuple[int, int]], *, first: int, value: float = 0) -> Array:
@@ -32,10 +34,23 @@ def extend(x: Array, margins: Sequence[tuple[int, int]], *, first: int, value: f
         x = x[*crop, ...]
     if all(max(pair) <= 0 for pair in margins):
         return x
-    xp = array_namespace(x)
+    if isinstance(x, np.ndarray):
+        return _surrounded(x, shape, inside, value)
+    xp = namespace_of(x)
     make = functools.partial(xp.full, fill_value=value) if value else xp.zeros
     laid = make(tuple(shape), dtype=x.dtype, device=device(x))
     return xpx.at(laid)[*inside, ...].set(x)
+
+
+def _surrounded(x: Array, shape: list[int], inside: list[slice], value: float) -> Array:
+    """Lay an array in a larger one; only what is around it is filled."""
+    laid = empty(shape, x.dtype)
+    for axis, part in enumerate(inside):
+        if (part.start, part.stop) not in ((None, None), (0, shape[axis])):
+            laid[*inside[:axis], : part.start] = value
+            laid[*inside[:axis], part.stop :] = value
+    laid[*inside] = x
+    return laid
 
 
 def frames(x: Array, axis: int, span: Axis) -> Array:
@@ -44,14 +59,14 @@ def frames(x: Array, axis: int, span: Axis) -> Array:
     if view is not None:
         return view
     before = (slice(None),) * axis
-    return array_namespace(x).stack([x[*before, span.tap(k), ...] for k in range(span.kernel)], axis=axis + 1)
+    return namespace_of(x).stack([x[*before, span.tap(k), ...] for k in range(span.kernel)], axis=axis + 1)
 
 
 def overlap_add(y: Array, axis: int, span: Axis) -> Array:
     """Add windows up where they overlap: (..., output, kernel, ...) to (..., reach, ...), the adjoint of `frames`."""
     before = (slice(None),) * axis
     shape = (*y.shape[:axis], span.reach, *y.shape[axis + 2 :])
-    total = array_namespace(y).zeros(shape, dtype=y.dtype, device=device(y))
+    total = namespace_of(y).zeros(shape, dtype=y.dtype, device=device(y))
     for k in range(span.kernel):
         total = xpx.at(total)[*before, span.tap(k), ...].add(y[*before, :, k, ...])
     return total

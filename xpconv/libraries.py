@@ -104,6 +104,17 @@ def device_name(device: Any) -> str:
     return str(device)
 
 
+_namespaces: dict[type, Any] = {}
+
+
+def namespace_of(array: Array) -> Any:
+    """Return the namespace of the standard that an array's type belongs to; asked once for each type."""
+    kind = type(array)
+    if kind not in _namespaces:
+        _namespaces[kind] = array_api_compat.array_namespace(array)
+    return _namespaces[kind]
+
+
 def first_line(error: BaseException) -> str:
     """Say in one line what went wrong."""
     return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".: ")
@@ -200,14 +211,16 @@ def transport(like: Array) -> tuple[Callable[[np.ndarray[Any, Any]], Any], Calla
 def overlapping_view(array: Array, axis: int, counts: tuple[int, int], steps: tuple[int, int]) -> Array | None:
     """View one axis as two that walk it in these steps, sharing elements; None where the library has no such view."""
     shape = (*array.shape[:axis], *counts, *array.shape[axis + 1 :])
-    if array_api_compat.is_torch_array(array):
-        strides = array.stride()
-    elif array_api_compat.is_numpy_array(array) or array_api_compat.is_cupy_array(array):
+    if isinstance(array, np.ndarray) or array_api_compat.is_cupy_array(array):
         strides = array.strides
+    elif array_api_compat.is_torch_array(array):
+        strides = array.stride()
     else:
         return None
     step = strides[axis]
     strides = (*strides[:axis], *(step * s for s in steps), *strides[axis + 1 :])
+    if isinstance(array, np.ndarray) and array.flags.c_contiguous:
+        return np.ndarray(shape, array.dtype, array, 0, strides)  # a fifth of what as_strided takes
     if array_api_compat.is_torch_array(array):
         return array.as_strided(shape, strides)
     module = sys.modules[type(array).__module__.partition(".")[0]]

@@ -147,8 +147,13 @@ class Window:
 
     def part(self, start: int, stop: int) -> tuple[slice, Window]:
         """Return the windows from `start` up to `stop` along the first axis, and the elements that they touch."""
-        elements, axis = self.axes[0].part(start, stop)
-        return elements, Window((axis, *self.axes[1:]))
+        return _part(self, start, stop)
+
+
+@lru_cache(maxsize=4096)
+def _part(whole: Window, start: int, stop: int) -> tuple[slice, Window]:
+    elements, axis = whole.axes[0].part(start, stop)
+    return elements, Window((axis, *whole.axes[1:]))
 
 
 def window(

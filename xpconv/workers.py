@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from xpconv.blas import one_thread, openblas
+from xpconv.workspace import in_task
 
 T = TypeVar("T")
 
@@ -50,7 +51,8 @@ class Workers:
 
     def run(self, function: Callable[[T], object], tasks: Iterable[T]) -> None:
         """Call the function on every task and wait; raise the first exception once all workers have stopped."""
-        rest, lock, done = iter(tasks), threading.Lock(), threading.Semaphore(0)
+        rest, lock = iter(tasks), threading.Lock()
+        done: queue.SimpleQueue[None] = queue.SimpleQueue()
         failures: list[BaseException] = []
 
         def job() -> None:
@@ -60,16 +62,16 @@ class Workers:
                         task = next(rest, _END)
                     if task is _END:
                         break
-                    function(task)  # type: ignore[arg-type]
+                    in_task(function, task)  # type: ignore[arg-type]
             except BaseException as failure:
                 failures.append(failure)
             finally:
-                done.release()
+                done.put(None)
 
         for jobs in self.jobs:
             jobs.put(job)
         for _ in self.jobs:
-            done.acquire()
+            done.get()
         if failures:
             raise failures[0]
 
@@ -111,7 +113,7 @@ def run(function: Callable[[T], object], tasks: Iterable[T]) -> None:
             if len(tasks) > 1:
                 _workers().run(function, tasks)
             elif tasks:
-                function(tasks[0])
+                in_task(function, tasks[0])
         return
     for task in tasks:
-        function(task)
+        in_task(function, task)

@@ -7,10 +7,30 @@ a convolution again and written once, in `adjoint`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from xpconv.libraries import Array
 from xpconv.windows import Window
+
+WORKSPACE = 1 << 28  # bytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be computed, in whole numbers, and in how much memory.
+
+    Attributes
+    ----------
+    window : Window
+    groups : int
+    workspace : int
+        Bytes that intermediate arrays may take, unless the smallest piece of work takes more.
+    """
+
+    window: Window
+    groups: int = 1
+    workspace: int = WORKSPACE
 
 
 class Algorithm(Protocol):
@@ -19,11 +39,14 @@ class Algorithm(Protocol):
     def supports(self, window: Window, groups: int) -> bool:
         """Whether it can compute this convolution."""
 
-    def prepare(self, weight: Array, groups: int) -> Any:
+    def prepare(self, weight: Array, plan: Plan) -> Any:
         """Lay out the weight as `convolve` wants it; it serves for any input."""
 
-    def convolve(self, x: Array, prepared: Any, bias: Array | None, window: Window, groups: int) -> Array:
-        """Sum over the taps and channels of every window: (N, *size, C) to (N, *output, O)."""
+    def convolve(self, x: Array, weight: Array, bias: Array | None, plan: Plan, prepared: Any = None) -> Array:
+        """Sum over the taps and channels of every window: (N, *size, C) to (N, *output, O).
 
-    def weight_gradient(self, x: Array, dy: Array, window: Window, groups: int) -> Array:
+        Without a `prepared` weight, which is kept for weights that cannot change, it lays the weight out as it goes.
+        """
+
+    def weight_gradient(self, x: Array, dy: Array, plan: Plan) -> Array:
         """Correlate the input with dy: (N, *size, C) and (N, *output, O) to (*kernel, C/G, O)."""

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 
-from array_api_compat import array_namespace
-
-from xpconv.execution import Band, assemble, bands, has_views, lay_out, settled, times, total
+from xpconv.algorithms import Plan
+from xpconv.broadcasting import along
+from xpconv.execution import Band, assemble, bands, total
 from xpconv.frames import cut, extend, frames
-from xpconv.libraries import Array
+from xpconv.libraries import Array, namespace_of
+from xpconv.products import has_views, lay_out, matmul, settled, summed, times
 from xpconv.windows import Window
 
 
@@ -26,9 +27,9 @@ class Direct:
         """Say yes."""
         return True
 
-    def prepare(self, weight: Array, groups: int) -> Array:
+    def prepare(self, weight: Array, plan: Plan) -> Array:
         """(*kernel, C/G, O) to (G, B, taps*C/G, O/G/B): filters in the blocks that `times` wants."""
-        xp, matrices = array_namespace(weight), by_group(weight, groups)  # (G, taps*C/G, O/G)
+        xp, matrices = namespace_of(weight), by_group(weight, plan.groups)  # (G, taps*C/G, O/G)
 
         def piece(part: slice, blocks: int, place: Array | None) -> Array:
             rows = matrices[:, part, :]
@@ -38,58 +39,65 @@ class Direct:
             place[...] = rows
             return place
 
-        return lay_out(matrices, (groups,), piece)
+        return lay_out(matrices, (plan.groups,), piece)
 
-    def convolve(self, x: Array, prepared: Array, bias: Array | None, window: Window, groups: int) -> Array:
+    def convolve(self, x: Array, weight: Array, bias: Array | None, plan: Plan, prepared: Array | None = None) -> Array:
         """Sum over the taps and channels of every window: (N, *size, C) to (N, *output, O)."""
-        xp, filters = array_namespace(x), groups * prepared.shape[1] * prepared.shape[3]
+        xp, window, groups, filters = namespace_of(x), plan.window, plan.groups, weight.shape[-1]
+        laid = self.prepare(weight, plan) if prepared is None else prepared
         in_views = groups == 1 and _in_views(x, window)
+        if bias is not None:
+            bias = along(xp.reshape(bias, (1, filters)), 0, window.output[-1])  # (OW, O): long rows add up faster
 
         def block(band: Band, place: Array | None) -> Array:
             elements, part = window.part(band.rows.start, band.rows.stop)
             some = x[band.images, elements, ...]
             if in_views and place is not None:
                 rows = lower_in_views(some, part)  # (n, OH, OW, K)
-                times(rows, prepared[0], place.reshape(*rows.shape[:3], filters))
+                times(rows, laid[0], place.reshape(*rows.shape[:3], filters))
                 y = place
             else:
                 rows = lower(some, part, groups)  # (G, P, K)
-                y = times(rows, prepared, None if place is None else by_group(place, groups))
-                y = xp.reshape(xp.permute_dims(y, (1, 0, 2)), (-1, *part.output, filters))
+                y = times(rows, laid, None if place is None else by_group(place, groups))
+                y = xp.reshape(xp.permute_dims(y, (1, 0, 2)), (-1, *part.output, filters)) if place is None else place
             if bias is not None:
                 y += bias
-            return y if place is None else place
+            return y
 
         depth = window.taps * x.shape[-1]
         lowered = depth // window.kernel[0] if in_views else depth
         # A band reads all filters, so it should have as many numbers of its own.
-        plan = _bands(x, window, lowered + filters, least=depth * filters // groups)
-        return assemble(x, (x.shape[0], *window.output, filters), plan, block)
+        cuts = _bands(x, plan, lowered + filters, filters, least=depth * filters // groups)
+        return assemble(x, (x.shape[0], *window.output, filters), cuts, block)
 
-    def weight_gradient(self, x: Array, dy: Array, window: Window, groups: int) -> Array:
+    def weight_gradient(self, x: Array, dy: Array, plan: Plan) -> Array:
         """Correlate the input with dy: (N, *size, C) and (N, *output, O) to (*kernel, C/G, O)."""
-        xp, filters = array_namespace(x), dy.shape[-1]
+        xp, window, groups, filters = namespace_of(x), plan.window, plan.groups, dy.shape[-1]
 
         def part_of(band: Band) -> Array:
             elements, part = window.part(band.rows.start, band.rows.stop)
             rows = lower(x[band.images, elements, ...], part, groups)  # (G, P, K)
-            return xp.matmul(xp.matrix_transpose(rows), by_group(dy[band.images, band.rows, ...], groups))
+            return summed(rows, by_group(dy[band.images, band.rows, ...], groups))
 
         depth = window.taps * x.shape[-1]
-        # A band adds up a whole gradient, so it should have twice as many numbers of its own.
-        plan = _bands(x, window, depth + filters, least=2 * depth * filters // groups)
-        dw = total(x, plan, part_of)  # (G, K, O/G)
+        if groups == 1 and 2 * x.shape[0] * math.prod(window.output) * (depth + filters) <= depth * filters:
+            rows = lower(x, window, groups)[0, ...]
+            dw = xp.expand_dims(matmul(xp.matrix_transpose(rows), by_group(dy, groups)[0, ...]), axis=0)
+        else:
+            # A band adds up a whole gradient, so it should have twice as many numbers of its own.
+            cuts = _bands(x, plan, depth + filters, filters, least=2 * depth * filters // groups)
+            dw = total(x, cuts, part_of)  # (G, K, O/G)
         shape = (*window.kernel, x.shape[-1] // groups, filters)
         return xp.reshape(xp.permute_dims(dw, (1, 0, 2)), shape)
 
 
 def lower(x: Array, window: Window, groups: int) -> Array:
     """(N, *size, C) to (G, N*L, taps*C/G): each row a window of one group's channels."""
-    xp, axes = array_namespace(x), len(window.axes)
+    xp, axes = namespace_of(x), len(window.axes)
     count, width = x.shape[0] * math.prod(window.output), x.shape[-1] // groups
     patches = cut(x, window, first=1)  # (N, OH, KH, OW, KW, C)
     outputs, taps = range(1, 1 + 2 * axes, 2), range(2, 2 + 2 * axes, 2)
-    patches = xp.permute_dims(patches, (0, *outputs, *taps, 1 + 2 * axes))  # (N, OH, OW, KH, KW, C)
+    patches = settled(xp.permute_dims(patches, (0, *outputs, *taps, 1 + 2 * axes)))  # (N, OH, OW, KH, KW, C)
     if groups == 1:
         return xp.reshape(patches, (1, count, window.taps * width))
     patches = xp.reshape(patches, (count, window.taps, groups, width))
@@ -98,7 +106,7 @@ def lower(x: Array, window: Window, groups: int) -> Array:
 
 def lower_in_views(x: Array, window: Window) -> Array:
     """(N, *size, C) to (N, OH, OW, taps*C): rows that share memory along the first axis."""
-    xp, axes = array_namespace(x), len(window.axes)
+    xp, axes = namespace_of(x), len(window.axes)
     x = extend(x, window.margins, first=1)
     for i in reversed(range(1, axes)):
         x = frames(x, 1 + i, window.axes[i])  # (N, H, OW, KW, C)
@@ -126,11 +134,13 @@ def _in_views(x: Array, window: Window) -> bool:
 
 def by_group(x: Array, groups: int) -> Array:
     """(..., O) to (G, prod(...), O/G)."""
-    xp = array_namespace(x)
+    xp = namespace_of(x)
     count, width = math.prod(x.shape[:-1]), x.shape[-1] // groups
     return xp.permute_dims(xp.reshape(x, (count, groups, width)), (1, 0, 2))
 
 
-def _bands(x: Array, window: Window, numbers: int, least: int) -> list[Band]:
+def _bands(x: Array, plan: Plan, numbers: int, filters: int, least: int) -> list[Band]:
     """Cut the work into bands, each window of which takes so many numbers."""
-    return bands(x, x.shape[0], window.output[0], math.prod(window.output[1:]) * numbers, least)
+    window, row = plan.window, math.prod(plan.window.output[1:])
+    work = row * window.taps * x.shape[-1] // plan.groups * filters
+    return bands(x, x.shape[0], window.output[0], row * numbers, work=work, least=least, workspace=plan.workspace)

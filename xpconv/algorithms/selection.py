@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 
-from array_api_compat import array_namespace
-
-from xpconv.algorithms import Algorithm
+from xpconv.algorithms import Algorithm, Plan
 from xpconv.algorithms.direct import Direct
 from xpconv.algorithms.winograd import Winograd
-from xpconv.execution import multiplies_small
-from xpconv.libraries import Array
+from xpconv.libraries import Array, namespace_of
+from xpconv.products import multiplies_small
 from xpconv.windows import Window
 
 ALGORITHMS: dict[str, Algorithm] = {"direct": Direct(), "winograd": Winograd(4), "winograd2": Winograd(2)}
@@ -30,24 +28,25 @@ def named(name: str, window: Window, groups: int) -> str:
     return name
 
 
-def choose(name: str, x: Array, filters: int, window: Window, groups: int, *, cached: bool = False) -> Algorithm:
+def choose(name: str, x: Array, filters: int, plan: Plan, *, cached: bool = False) -> Algorithm:
     """Return the algorithm of this name where it serves, and otherwise the one that the model takes to be fastest.
 
     The model: F(4, 3) takes less than half the time of the direct way for each window, where there are channels enough
     to pay for transforming tiles; but transforming the filters costs as much as it saves on some 600 windows, whatever
     the channels, unless they are `cached`. In float64 the caller asked for accuracy, and gets the direct way.
     """
+    window, groups = plan.window, plan.groups
     if name != "auto" and ALGORITHMS[name].supports(window, groups):
         return ALGORITHMS[name]
     winograd = ALGORITHMS["winograd"]
-    channels, xp = x.shape[-1], array_namespace(x)
+    channels, xp = x.shape[-1], namespace_of(x)
     if (
         len(window.axes) == 2
         and winograd.supports(window, groups)
         and x.dtype == xp.float32
         and multiplies_small(x)
         and min(channels, filters) >= 32
-        and (cached or x.shape[0] * math.prod(window.output) >= 600)
+        and (cached or x.shape[0] * math.prod(window.output) >= 200)
     ):
         return winograd
     return ALGORITHMS["direct"]

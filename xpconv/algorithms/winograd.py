@@ -4,72 +4,38 @@ Tiles of m + 2 inputs, m apart along every axis, are transformed by a small matr
 tile is then one product over the channels; the inverse transform brings m outputs an axis back. The tiles are frames,
 so nothing is gathered or scattered, and any number of axes is the same transform nested.
 
+Where there are many tiles, the filters are transformed once and each task takes some tiles from input to output. Where
+there are fewer tiles than filters, the tiles are transformed once and each task takes some filters: they are
+transformed, used and forgotten while they are in cache, where all of them would be several times the weight.
+
 Letters: R is the number of tiles along an axis, T the places of a tile, P all tiles of all images.
 
 References
 ----------
-Winograd, *Arithmetic Complexity of Computations* (1980); Lavin and Gray, "Fast algorithms for convolutional neural
-networks" (2016); Barabasz et al., "Error analysis and improving the accuracy of Winograd convolution for deep neural
-networks" (2020), for the points of interpolation.
+Lavin and Gray, "Fast algorithms for convolutional neural networks" (2016).
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
-from fractions import Fraction
+from types import EllipsisType
 
+import array_api_extra as xpx
 import numpy as np
-from array_api_compat import array_namespace
 
-from xpconv.execution import Band, assemble, bands, lay_out, product, settled, times, total
+from xpconv.algorithms import Plan
+from xpconv.algorithms.toom_cook import TAPS, nested, transforms
+from xpconv.execution import Band, assemble, bands, pieces, total
 from xpconv.frames import extend, frames
-from xpconv.libraries import Array
+from xpconv.libraries import Array, namespace_of
+from xpconv.products import lay_out, product, settled, summed, times
 from xpconv.windows import Axis, Window
 
-TAPS = 3
-# Infinity is always one more point. For F(4, 3), 1/2 and -2 in place of 2 and -2 leave a third of the error.
-POINTS = {2: (0, 1, -1), 4: (0, 1, -1, Fraction(1, 2), -2)}
+TILES = 56  # that a band takes at least: all filters are read once for each band
+BLOCK = 64  # filters that a task takes where it takes all tiles
 
-
-@dataclass(frozen=True)
-class Transforms:
-    """The three matrices of F(m, 3): ``y = outputs @ ((filters @ w) * (inputs @ x))``."""
-
-    inputs: np.ndarray
-    filters: np.ndarray
-    outputs: np.ndarray
-
-
-@functools.cache
-def transforms(m: int) -> Transforms:
-    """Derive the matrices of F(m, 3) from its points, exactly: evaluate, multiply, and interpolate, transposed."""
-    points = [Fraction(p) for p in POINTS[m]]
-
-    def powers(p: Fraction, count: int) -> list[Fraction]:
-        return [p**i for i in range(count)]
-
-    def without(i: int | None) -> list[Fraction]:
-        """Coefficients of the product of (z - p) over all points but the i-th."""
-        coefficients = [Fraction(1)]
-        for j, p in enumerate(points):
-            if j != i:
-                shifted, scaled = [Fraction(0), *coefficients], [*coefficients, Fraction(0)]
-                coefficients = [a - p * b for a, b in zip(shifted, scaled, strict=True)]
-        return coefficients
-
-    inputs, filters, outputs = [], [], []
-    for i, p in enumerate(points):
-        scale = math.prod(p - q for q in points if q != p)
-        inputs.append([*without(i), Fraction(0)])
-        filters.append([power / scale for power in powers(p, TAPS)])
-        outputs.append(powers(p, m))
-    inputs.append(without(None))
-    filters.append([Fraction(0)] * (TAPS - 1) + [Fraction(1)])
-    outputs.append([Fraction(0)] * (m - 1) + [Fraction(1)])
-    as_matrix = functools.partial(np.asarray, dtype=np.float64)
-    return Transforms(as_matrix(inputs), as_matrix(filters), as_matrix(outputs).T)
+Filters = tuple[EllipsisType, slice]
 
 
 @dataclass(frozen=True)
@@ -78,14 +44,18 @@ class Winograd:
 
     m: int
 
+    @property
+    def side(self) -> int:
+        """Places of a tile along an axis."""
+        return self.m + TAPS - 1
+
     def supports(self, window: Window, groups: int) -> bool:
         """Whether every axis has three neighbouring taps and stride 1, and the channels are not cut into groups."""
         return groups == 1 and all((a.kernel, a.stride, a.dilation) == (TAPS, 1, 1) for a in window.axes)
 
-    def prepare(self, weight: Array, groups: int) -> Array:
+    def prepare(self, weight: Array, plan: Plan) -> Array:
         """(*kernel, C, O) to (T, B, C, O/B): transformed filters, in the blocks that `times` wants."""
-        xp, axes = array_namespace(weight), weight.ndim - 2
-        matrix = nested(transforms(self.m).filters, axes)
+        xp, matrix = namespace_of(weight), nested(transforms(self.m).filters, weight.ndim - 2)
 
         def piece(part: slice, blocks: int, place: Array | None) -> Array:
             taps = xp.reshape(settled(weight[..., part, :]), (matrix.shape[1], part.stop - part.start, blocks, -1))
@@ -93,68 +63,128 @@ class Winograd:
 
         return lay_out(weight, (matrix.shape[0],), piece)
 
-    def convolve(self, x: Array, prepared: Array, bias: Array | None, window: Window, groups: int) -> Array:
+    def convolve(self, x: Array, weight: Array, bias: Array | None, plan: Plan, prepared: Array | None = None) -> Array:
         """Sum over the taps and channels of every window: (N, *size, C) to (N, *output, O)."""
-        matrices, filters = transforms(self.m), prepared.shape[1] * prepared.shape[3]
-        tiles = self._tiles(window, self.m + TAPS - 1)
+        window, filters = plan.window, weight.shape[-1]
+        tiles, matrices, shape = self._tiles(window), transforms(self.m), (x.shape[0], *window.output, filters)
 
-        def block(band: Band, place: Array | None) -> Array:
+        def restored(products: Array, part: Window, rows: int, place: Array | None = None) -> Array:
+            """(T, P, O) to (n, rows, ..., O), and the bias."""
+            return self._restored(products, part, (rows, *window.output[1:]), place)
+
+        def with_bias(products: Array, bias: Array | None) -> Array:
+            """Add the bias at the place of the point 1, whose powers are 1: every output of the tile gets it whole."""
+            if bias is None:
+                return products
+            one = sum(self.side**axis for axis in range(len(window.axes)))
+            return xpx.at(products)[one, ...].add(bias)
+
+        def some_tiles(band: Band, place: Array | None) -> Array:
             elements, part = tiles.part(*self._rows(band))
             places = transformed(x[band.images, elements, ...], matrices.inputs, part)  # (T, P, C)
-            products = times(places, prepared)  # (T, P, O)
-            y = self._restored(products, part, (band.rows.stop - band.rows.start, *window.output[1:]), place)
-            if bias is not None:
-                y += bias
-            return y
+            products = with_bias(times(places, laid), bias)  # (T, P, O)
+            return restored(products, part, band.rows.stop - band.rows.start, place)
 
-        shape = (x.shape[0], *window.output, filters)
-        plan = self._bands(x, tiles, window.output[0], x.shape[-1] + filters)
-        return assemble(x, shape, plan, block)
+        def some_filters(where: Filters, _: Array | None) -> Array:
+            laid = self.prepare(weight[where], plan)  # (T, B, C, o/B)
+            products = with_bias(times(places, laid), None if bias is None else bias[where])
+            return restored(products, tiles, window.output[0])
 
-    def weight_gradient(self, x: Array, dy: Array, window: Window, groups: int) -> Array:
+        if prepared is None and self._fewer_tiles(x, filters, plan):
+            places = self._places(x, matrices.inputs, tiles, plan)
+            return assemble(x, shape, pieces(x, filters, BLOCK), some_filters)
+        laid = self.prepare(weight, plan) if prepared is None else prepared
+        return assemble(x, shape, self._bands(x, tiles, filters, plan, TILES), some_tiles)
+
+    def weight_gradient(self, x: Array, dy: Array, plan: Plan) -> Array:
         """Correlate the input with dy: (N, *size, C) and (N, *output, O) to (*kernel, C, O)."""
-        xp, matrices, axes = array_namespace(x), transforms(self.m), len(window.axes)
-        tiles, outputs = self._tiles(window, self.m + TAPS - 1), self._output_tiles(window)
+        xp, matrices, window = namespace_of(x), transforms(self.m), plan.window
+        tiles, outputs = self._tiles(window), self._output_tiles(window)
+        channels, filters = x.shape[-1], dy.shape[-1]
+        inverse = nested(matrices.filters.T, len(window.axes))
 
-        def part_of(band: Band) -> Array:
+        def some_tiles(band: Band) -> Array:
             elements, part = tiles.part(*self._rows(band))
             places = transformed(x[band.images, elements, ...], matrices.inputs, part)  # (T, P, C)
             elements, part = outputs.part(*self._rows(band))
             dplaces = transformed(dy[band.images, elements, ...], matrices.outputs.T, part)  # (T, P, O)
-            return xp.matmul(xp.matrix_transpose(places), dplaces)
+            return summed(places, dplaces)
 
-        channels, filters = x.shape[-1], dy.shape[-1]
-        plan = self._bands(x, tiles, window.output[0], channels + filters)
-        dplaces = xp.reshape(total(x, plan, part_of), (-1, channels * filters))  # (T, C*O)
-        return xp.reshape(product(nested(matrices.filters.T, axes), dplaces), (*window.kernel, channels, filters))
+        def taps(dfilters: Array) -> Array:
+            """(T, C, o) to (*kernel, C, o)."""
+            width = dfilters.shape[-1]
+            made = product(inverse, xp.reshape(dfilters, (-1, channels * width)))
+            return xp.reshape(made, (*window.kernel, channels, width))
 
-    def _tiles(self, window: Window, size: int) -> Window:
+        def some_filters(where: Filters, _: Array | None) -> Array:
+            return taps(summed(places, dplaces[where]))
+
+        if self._fewer_tiles(x, min(channels, filters), plan):
+            places = self._places(x, matrices.inputs, tiles, plan)
+            dplaces = self._places(dy, matrices.outputs.T, outputs, plan)
+            return assemble(x, (*window.kernel, channels, filters), pieces(x, filters, BLOCK // 2), some_filters)
+        # A band adds up a whole gradient, so it should have as many numbers of its own.
+        least = max(TILES, channels * filters // (channels + filters))
+        return taps(total(x, self._bands(x, tiles, filters, plan, least), some_tiles))
+
+    def _tiles(self, window: Window) -> Window:
         """Tiles of the input as windows."""
         return Window(
-            tuple(Axis(a.size, size, self.m, a.before, 0, 1, math.ceil(a.output / self.m)) for a in window.axes)
+            tuple(Axis(a.size, self.side, self.m, a.before, 0, 1, math.ceil(a.output / self.m)) for a in window.axes)
         )
 
     def _output_tiles(self, window: Window) -> Window:
         """Tiles of the output as windows."""
         return Window(tuple(Axis(a.output, self.m, self.m, 0, 0, 1, math.ceil(a.output / self.m)) for a in window.axes))
 
+    def _fewer_tiles(self, x: Array, filters: int, plan: Plan) -> bool:
+        """Whether there are fewer tiles than filters, and they fit into the workspace."""
+        tiles: int = x.shape[0] * math.prod(self._tiles(plan.window).output)
+        numbers: int = tiles * x.shape[-1] * self.side ** len(plan.window.axes)
+        return tiles <= filters and 8 * numbers <= plan.workspace
+
     def _rows(self, band: Band) -> tuple[int, int]:
         """First and last row of tiles of a band of output rows."""
         return band.rows.start // self.m, math.ceil(band.rows.stop / self.m)
 
-    def _bands(self, x: Array, tiles: Window, rows: int, numbers: int) -> list[Band]:
-        """Cut the work into bands of whole tiles, of `numbers` numbers for each place of a tile."""
-        places = (self.m + TAPS - 1) ** len(tiles.axes)
-        row = math.prod(tiles.output[1:]) * places * numbers
-        plan = bands(x, x.shape[0], tiles.output[0], row, least=TILES * places * numbers)
-        return [Band(band.images, slice(band.rows.start * self.m, min(rows, band.rows.stop * self.m))) for band in plan]
+    def _bands(self, x: Array, tiles: Window, filters: int, plan: Plan, least: int) -> list[Band]:
+        """Cut the work into bands of whole tiles, of at least so many tiles unless there are fewer."""
+        channels, places = x.shape[-1], self.side ** len(tiles.axes)
+        row, numbers, rows = math.prod(tiles.output[1:]), places * (channels + filters), plan.window.output[0]
+        cuts = bands(
+            x,
+            x.shape[0],
+            tiles.output[0],
+            row * numbers,
+            work=row * places * channels * filters,
+            workspace=plan.workspace,
+            least=least * numbers,
+        )
+        return [Band(band.images, slice(band.rows.start * self.m, min(rows, band.rows.stop * self.m))) for band in cuts]
+
+    def _places(self, x: Array, matrix: np.ndarray, tiles: Window, plan: Plan) -> Array:
+        """(N, *size, C) to (T, P, C): all tiles, transformed."""
+        channels, side, axes = x.shape[-1], matrix.shape[0], len(tiles.axes)
+        row = math.prod(tiles.output[1:]) * side**axes * channels
+        cuts = bands(x, x.shape[0], tiles.output[0], row, work=row * side, workspace=plan.workspace)
+
+        def block(where: tuple[slice, ...], place: Array | None) -> Array:
+            images, rows = where[-2:]
+            elements, part = tiles.part(rows.start, rows.stop)
+            shape = ((side,) * axes) + (images.stop - images.start, *part.output, channels)
+            made = transformed(x[images, elements, ...], matrix, part, None if place is None else place.reshape(shape))
+            return place if place is not None else made
+
+        shape = (side**axes, x.shape[0], *tiles.output, channels)
+        everything = assemble(x, shape, [(slice(None), *band) for band in cuts], block)
+        return namespace_of(x).reshape(everything, (side**axes, -1, channels))
 
     def _restored(self, products: Array, tiles: Window, output: tuple[int, ...], place: Array | None) -> Array:
         """(T, P, O) to (n, *output, O): the outputs of every tile side by side, into `place` where they fill it."""
-        xp, axes, m, counts = array_namespace(products), len(tiles.axes), self.m, tiles.output
+        xp, axes, m, counts = namespace_of(products), len(tiles.axes), self.m, tiles.output
         batch, filters = products.shape[1] // math.prod(counts), products.shape[-1]
         matrix = transforms(m).outputs
-        y = xp.reshape(products, ((m + TAPS - 1),) * axes + (batch, *counts, filters))
+        y = xp.reshape(products, (self.side,) * axes + (batch, *counts, filters))
         y = on_leading_axes(matrix, y, axes - 1)  # (m, ..., T, n, R, ..., O)
         y = xp.moveaxis(y, axes - 1, -2)  # (m, ..., n, R, ..., T, O)
         sides = zip(range(axes, 2 * axes), (*range(axes - 1), 2 * axes), strict=True)
@@ -167,38 +197,28 @@ class Winograd:
         return y[:, *(slice(0, size) for size in output), :]
 
 
-# Tiles that a band takes at least: the transformed filters are read once for each band.
-TILES = 56
+def transformed(x: Array, matrix: np.ndarray, tiles: Window, place: Array | None = None) -> Array:
+    """(n, *size, C) to (T, P, C): every tile, transformed along each axis, with its places in front.
 
-
-def transformed(x: Array, matrix: np.ndarray, tiles: Window) -> Array:
-    """(n, *size, C) to (T, P, C): every tile, transformed along each axis, with its places in front."""
-    xp, axes = array_namespace(x), len(tiles.axes)
+    A `place` to write them to has the shape (t, ..., n, R, ..., C).
+    """
+    xp, axes = namespace_of(x), len(tiles.axes)
     v = extend(x, tiles.margins, first=1)
     order = (*range(2, 2 * axes + 1, 2), 0, *range(1, 2 * axes, 2), 2 * axes + 1)
     for i, span in enumerate(tiles.axes):
         v = frames(v, 1 + 2 * i, span)  # (n, R, T, ..., R, m + 2, size, ..., C)
         lead, rest = v.shape[: 3 + 2 * i], v.shape[3 + 2 * i :]
-        last = i == axes - 1
-        v = product(matrix, xp.reshape(v, (*lead, math.prod(rest))), order if last else None)
-        if not last:
-            v = xp.reshape(v, (*lead[:-1], matrix.shape[0], *rest))
-    return xp.reshape(v, (matrix.shape[0] ** axes, -1, x.shape[-1]))
-
-
-@functools.cache
-def _kronecker(matrix: bytes, rows: int, axes: int) -> np.ndarray:
-    return functools.reduce(np.kron, [np.frombuffer(matrix).reshape(rows, -1)] * axes)
-
-
-def nested(matrix: np.ndarray, axes: int) -> np.ndarray:
-    """Return the one matrix that does what this one does along every axis."""
-    return _kronecker(matrix.tobytes(), matrix.shape[0], axes)
+        flat = xp.reshape(v, (*lead, math.prod(rest)))
+        if i == axes - 1:
+            v = product(matrix, flat, order, place)
+        else:
+            v = xp.reshape(product(matrix, flat), (*lead[:-1], matrix.shape[0], *rest))
+    return v if place is not None else xp.reshape(v, (matrix.shape[0] ** axes, -1, x.shape[-1]))
 
 
 def on_leading_axes(matrix: np.ndarray, x: Array, axes: int) -> Array:
     """Multiply each of the first axes by a matrix."""
-    xp = array_namespace(x)
+    xp = namespace_of(x)
     for i in range(axes):
         lead, rest = x.shape[:i], x.shape[i + 1 :]
         y = product(matrix, xp.reshape(x, (math.prod(lead), x.shape[i], math.prod(rest))))

@@ -12,7 +12,7 @@ import itertools
 
 import numpy as np
 
-from xpconv.algorithms.winograd import POINTS, transforms
+from xpconv.algorithms.toom_cook import POINTS, transforms
 from xpconv.cuda.geometry import PACK
 
 OPTIONS = ("-std=c++17", "--fmad=true")

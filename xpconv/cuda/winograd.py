@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from xpconv.algorithms.winograd import TAPS
+from xpconv.algorithms.toom_cook import TAPS
 from xpconv.cuda import geometry
 from xpconv.cuda.runtime import Pool, empty, multiply, run, settled, strides
 from xpconv.cuda.sources import expression

@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 from xpconv.arrays import conjugate, namespace, one_dtype, shaped
-from xpconv.execution import matmul
 from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator
 from xpconv.precision import accumulated
+from xpconv.products import matmul
 
 
 @operator

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from xpconv.algorithms import WORKSPACE, Plan
 from xpconv.algorithms.adjoint import convolve, input_gradient, weight_gradient
 from xpconv.algorithms.selection import choose, named
 from xpconv.arrays import conjugate, namespace, one_dtype, shaped, spatial_axes
@@ -30,6 +31,7 @@ def conv(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     algorithm: str = "auto",
+    workspace: int = WORKSPACE,
 ) -> tuple[Array, Pullback]:
     """Convolve, in the sense of neural networks: correlate every window with every filter.
 
@@ -50,6 +52,8 @@ def conv(
         convolution.
     algorithm : str
         "auto" or "direct".
+    workspace : int
+        Bytes that intermediate arrays may take, unless the smallest piece of work takes more.
 
     Returns
     -------
@@ -77,19 +81,21 @@ def conv(
             f"groups; give weight of shape (O, {x.shape[1]}/groups, ...), O and {x.shape[1]} multiples of groups"
         )
     shaped("bias", bias, (filters,), "one number for each filter")
-    plan = window(x.shape[2:], weight.shape[2:], stride=stride, pad=pad, dilation=dilation)
-    algorithm = named(algorithm, plan, groups)
+    windows = window(x.shape[2:], weight.shape[2:], stride=stride, pad=pad, dilation=dilation)
+    algorithm = named(algorithm, windows, groups)
+    plan = Plan(windows, groups, whole_number("workspace", workspace, least=1))
 
     last, kernel = channels_last(x), taps_first(weight)
-    way = choose(algorithm, last, filters, plan, groups, cached=immutable(weight))
-    prepared = remembered(weight, (way, groups), lambda: way.prepare(kernel, groups))
-    y = way.convolve(last, prepared, bias, plan, groups)
+    kept = immutable(weight)
+    way = choose(algorithm, last, filters, plan, cached=kept)
+    prepared = remembered(weight, (way, groups), lambda: way.prepare(kernel, plan)) if kept else None
+    y = way.convolve(last, kernel, bias, plan, prepared)
 
     def pullback(dy: Array) -> tuple[Any, ...]:
         dy = channels_last(dy)
         return (
-            lambda: channels_second(input_gradient(algorithm, dy, conjugate(xp, kernel), plan, groups)),
-            lambda: taps_last(weight_gradient(algorithm, conjugate(xp, last), dy, plan, groups)),
+            lambda: channels_second(input_gradient(algorithm, dy, conjugate(xp, kernel), plan)),
+            lambda: taps_last(weight_gradient(algorithm, conjugate(xp, last), dy, plan)),
             None if bias is None else total_like(dy, tuple(bias.shape)),
         )
 
@@ -108,6 +114,7 @@ def conv_transpose(
     output_pad: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
+    workspace: int = WORKSPACE,
 ) -> tuple[Array, Pullback]:
     """Run a convolution backwards: add up every filter, times an element, where that element's window lies.
 
@@ -131,6 +138,8 @@ def conv_transpose(
         does not reach.
     groups : int
         Cut channels and filters into this many groups that do not see each other.
+    workspace : int
+        As in `conv`.
 
     Returns
     -------
@@ -159,20 +168,21 @@ def conv_transpose(
             f"groups; give weight of shape ({channels}, O/groups, ...), {channels} a multiple of groups"
         )
     shaped("bias", bias, (weight.shape[1] * groups,), "one number for each filter")
-    plan = transposed_window(
+    windows = transposed_window(
         x.shape[2:], weight.shape[2:], stride=stride, pad=pad, output_pad=output_pad, dilation=dilation
     )
+    plan = Plan(windows, groups, whole_number("workspace", workspace, least=1))
 
     last, kernel = channels_last(x), taps_first(weight)
-    y = input_gradient("auto", last, kernel, plan, groups)
+    y = input_gradient("auto", last, kernel, plan)
     if bias is not None:
         y = y + bias
 
     def pullback(dy: Array) -> tuple[Any, ...]:
         dy = channels_last(dy)
         return (
-            lambda: channels_second(convolve("auto", dy, conjugate(xp, kernel), None, plan, groups)),
-            lambda: taps_last(weight_gradient("auto", dy, conjugate(xp, last), plan, groups)),
+            lambda: channels_second(convolve("auto", dy, conjugate(xp, kernel), None, plan)),
+            lambda: taps_last(weight_gradient("auto", dy, conjugate(xp, last), plan)),
             None if bias is None else total_like(dy, tuple(bias.shape)),
         )
 

@@ -12,12 +12,13 @@ import array_api_extra as xpx
 from array_api_compat import array_namespace, device
 
 from xpconv.arrays import lowest, may_have_nan, namespace, one_dtype, spatial_axes
-from xpconv.execution import divided, over_images, settled
+from xpconv.execution import over_images
 from xpconv.frames import extend, overlap_add
 from xpconv.layout import channels_last, channels_second
 from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator
 from xpconv.precision import accumulated
+from xpconv.products import divided, settled
 from xpconv.windows import Pad, Window, whole_number, window
 
 
@@ -132,9 +133,8 @@ def avg_pool(
     xp = namespace(x=x)
     one_dtype(xp, "real floating", x=x)
     plan = pooling_window(x, kernel, stride, pad, dilation, ceil_mode)
-    if divisor is not None:
-        divisor = whole_number("divisor", divisor, least=1)
-    count = divisor or _members(x, plan, count_include_pad)
+    given = divisor is not None
+    count = whole_number("divisor", divisor, least=1) if given else _members(x, plan, count_include_pad)
     y = over_taps(xp.add, extend(channels_last(x), plan.margins, first=1), plan) / count
 
     def pullback(dy: Array) -> tuple[Array]:

@@ -1,0 +1,166 @@
+"""Products of matrices, small and large, as each library does them best.
+
+NumPy writes results where they are wanted, in the order of axes that comes next, and multiplies by filters in blocks:
+OpenBLAS takes many small products without packing, without locks and at the full speed of a processor.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from array_api_compat import device
+
+from xpconv.blas import small_product
+from xpconv.execution import ITEMSIZE, evenly
+from xpconv.libraries import Array, namespace_of
+from xpconv.workers import lanes, run
+from xpconv.workspace import empty
+
+BLOCK = 1 << 20  # bytes of filters that are laid out by one task
+
+
+def multiplies_small(x: Array) -> bool:
+    """Whether many small products run as fast here as one large one."""
+    return not isinstance(x, np.ndarray) or small_product() > 0
+
+
+def has_views(array: Array) -> bool:
+    """Whether overlapping windows are views here, and a product reads them where they lie."""
+    return isinstance(array, np.ndarray)
+
+
+def settled(x: Array) -> Array:
+    """Return the array lying in memory in the order of its axes, where a library lets that be said."""
+    if not isinstance(x, np.ndarray) or x.flags.c_contiguous:
+        return x
+    y = empty(x.shape, x.dtype)
+    y[...] = x
+    return y
+
+
+def divided(x: Array, mask: Array) -> tuple[Array, Array]:
+    """Return x where the mask is true and 0 elsewhere, and the other way round."""
+    if not isinstance(x, np.ndarray):
+        xp = namespace_of(x)
+        return xp.where(mask, x, xp.zeros_like(x)), xp.where(mask, xp.zeros_like(x), x)
+    bits = x.view(f"i{x.itemsize}")  # as whole numbers they multiply exactly, an infinity and a NaN too
+    chosen = bits * mask
+    return chosen.view(x.dtype), (bits - chosen).view(x.dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _constant(matrix: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    return np.frombuffer(matrix).reshape(shape).astype(dtype)
+
+
+def constant(matrix: np.ndarray[Any, Any], like: Array) -> Array:
+    """Return a small matrix of float64 as an array of the library, device and dtype of another."""
+    if isinstance(like, np.ndarray):
+        return _constant(matrix.tobytes(), matrix.shape, like.dtype)
+    return namespace_of(like).asarray(matrix.tolist(), dtype=like.dtype, device=device(like))
+
+
+def product(
+    matrix: np.ndarray[Any, Any], b: Array, order: tuple[int, ...] | None = None, place: Array | None = None
+) -> Array:
+    """Multiply the last axis but one of an array by a small matrix.
+
+    With `order` the axes of the result are handed on, and lie in memory, in that order; `place` is where to write them.
+    """
+    a = constant(matrix, b)
+    if not isinstance(b, np.ndarray):
+        y = namespace_of(b).matmul(a, b)
+        return y if order is None else namespace_of(b).permute_dims(y, order)
+    shape = (*b.shape[:-2], a.shape[0], b.shape[-1])
+    if order is None:
+        return np.matmul(a, b, out=empty(shape, b.dtype) if place is None else place)
+    if place is None:
+        place = empty([shape[i] for i in order], b.dtype)
+    np.matmul(a, b, out=place.transpose(_inverse(order)))
+    return place
+
+
+@functools.lru_cache(maxsize=256)
+def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(order.index(axis) for axis in range(len(order)))
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """Multiply two matrices by the threads that convolutions run on: those of BLAS, once called, keep a core busy."""
+    if not isinstance(a, np.ndarray):
+        return namespace_of(a).matmul(a, b)
+    rows, columns = a.shape[0], b.shape[1]
+    y = np.empty((rows, columns), a.dtype)
+    parts = min(lanes(), max(1, rows // 16)) if math.prod(a.shape) * columns > 1 << 21 else 1
+
+    def fill(part: slice) -> None:
+        np.matmul(a[part], b, out=y[part])
+
+    run(fill, evenly(rows, parts))
+    return y
+
+
+def summed(a: Array, b: Array) -> Array:
+    """Add up the outer products of the rows of two stacks: (..., M, K) and (..., M, O) to (..., K, O)."""
+    xp = namespace_of(a)
+    if not isinstance(a, np.ndarray):
+        return xp.matmul(xp.matrix_transpose(a), b)
+    return np.matmul(a.mT, b, out=empty((*a.shape[:-2], a.shape[-1], b.shape[-1]), a.dtype))
+
+
+def lay_out(weight: Array, lead: tuple[int, ...], piece: Callable[[slice, int, Array | None], Array | None]) -> Array:
+    """Make (*lead, B, K, O/B) of (..., K, O): filters in blocks that lie together, as `times` multiplies by them best.
+
+    Parameters
+    ----------
+    weight : array, shape (..., K, O)
+        Whose library, dtype and last two axes the result has.
+    lead : tuple of int
+        Leading axes of the result.
+    piece : callable
+        Given a slice of K, the number of blocks B and, where the library writes in place, the part
+        ``(*lead, B, k, O/B)`` of the result to fill, returns that part.
+    """
+    depth, filters = weight.shape[-2:]
+    if not isinstance(weight, np.ndarray):
+        return piece(slice(0, depth), 1, None)
+    width = _block_width(depth, filters)
+    blocks = np.empty((*lead, filters // width, depth, width), weight.dtype)
+    parts = evenly(depth, min(depth, math.ceil(ITEMSIZE * blocks.size / BLOCK)))
+    run(lambda part: piece(part, filters // width, blocks[..., part, :]), parts)
+    return blocks
+
+
+def _block_width(depth: int, filters: int) -> int:
+    """Choose how many filters to multiply by at a time, so that at least eight rows make a small product."""
+    fitting = (w for w in (64, 48, 32) if filters % w == 0 and 8 * depth * w <= small_product())
+    return filters if 8 * depth * filters <= small_product() and filters < 96 else next(fitting, filters)
+
+
+def times(rows: Array, laid: Array, place: Array | None = None) -> Array:
+    """Multiply (..., M, K) by filters that `lay_out` has laid out, into `place` (..., M, O) where one is given."""
+    if not isinstance(rows, np.ndarray):
+        xp = namespace_of(rows)
+        return xp.matmul(rows, xp.squeeze(laid, axis=-3))
+    count, (blocks, depth, width) = rows.shape[-2], laid.shape[-3:]
+    if place is None:
+        lead = np.broadcast_shapes(rows.shape[:-2], laid.shape[:-3])
+        place = empty((*lead, count, blocks * width), rows.dtype)
+    step = _step(count, small_product() // (depth * width)) if blocks > 1 or small_product() else count
+    whole = count - count % step
+    for part in (slice(0, whole), slice(whole, count)):
+        if part.start < part.stop:
+            size = min(step, part.stop - part.start)
+            a = rows[..., None, part, :].reshape(*rows.shape[:-2], 1, -1, size, depth)
+            y = place[..., part, :].reshape(*place.shape[:-2], -1, size, blocks, width)
+            np.matmul(a, laid[..., :, None, :, :], out=np.moveaxis(y, -2, -4))
+    return place
+
+
+def _step(count: int, most: int) -> int:
+    """Choose how many rows to multiply at a time: whole eights, which the kernel for small matrices likes best."""
+    return max(1, count) if most < 8 or count <= most else most - most % 8
