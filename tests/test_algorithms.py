@@ -23,6 +23,8 @@ SHAPES = {
     "3 axes": ((1, 2, 5, 4, 6), (3, 2, 3, 3, 3)),
 }
 
+UNGROUPED = [name for name in ALGORITHMS if name != "depthwise"]
+
 
 def arrays(shapes, seed=0):
     rng = np.random.default_rng(seed)
@@ -32,7 +34,7 @@ def arrays(shapes, seed=0):
 
 @pytest.mark.parametrize("pad", [0, 1, "same"], ids=str)
 @pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES.keys())
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", UNGROUPED)
 def test_values_and_gradients(backend, algorithm, shapes, pad):
     x, weight, bias = arrays(shapes)
     given = [backend.asarray(a) for a in (x, weight, bias)]
@@ -43,6 +45,48 @@ def test_values_and_gradients(backend, algorithm, shapes, pad):
     gradients = pullback(backend.asarray(dy))
     for got, array, host in zip(gradients, given, ref.conv_gradients(dy, x, weight, pad=pad), strict=True):
         assert_close(got, host, like=array, rtol=1e-9, atol=1e-10)
+
+
+# Channels, filters, groups: one channel a group, several filters of each, several channels
+@pytest.mark.parametrize(("channels", "filters", "groups"), [(4, 4, 4), (3, 6, 3), (6, 4, 2)])
+@pytest.mark.parametrize("size", [(9,), (7, 9), (4, 5, 6)], ids=str)
+@pytest.mark.parametrize("options", [{"pad": 1}, {"stride": 2, "pad": 1}, {"dilation": 2, "pad": "same"}], ids=str)
+def test_depthwise_values_and_gradients(backend, channels, filters, groups, size, options):
+    x, weight, bias = arrays(((2, channels, *size), (filters, channels // groups, *(3 for _ in size))))
+    given = [backend.asarray(a) for a in (x, weight, bias)]
+    options = {**options, "groups": groups}
+    y, pullback = xpconv.vjp(xpconv.conv, *given, **options, algorithm="depthwise")
+    wanted = ref.conv(x, weight, bias, **options)
+    assert_close(y, wanted, like=given[0], rtol=1e-9, atol=1e-10)
+    dy = np.random.default_rng(1).standard_normal(wanted.shape)
+    gradients = pullback(backend.asarray(dy))
+    for got, array, host in zip(gradients, given, ref.conv_gradients(dy, x, weight, **options), strict=True):
+        assert_close(got, host, like=array, rtol=1e-9, atol=1e-10)
+
+
+def test_a_frozen_depthwise_weight_serves_inputs_of_any_size():
+    rng = np.random.default_rng(0)
+    weight = xpconv.freeze(rng.standard_normal((3, 1, 3, 3)))
+    for size in (5, 8):
+        x = rng.standard_normal((2, 3, size, size))
+        assert_close(xpconv.conv(x, weight, groups=3), ref.conv(x, weight, groups=3), atol=1e-10)
+
+
+@pytest.mark.parametrize("workspace", [1, 1 << 16])
+@pytest.mark.parametrize("algorithm", UNGROUPED)
+def test_a_small_workspace_gives_the_same(backend, algorithm, workspace):
+    x, weight, bias = arrays(((3, 4, 19, 17), (8, 4, 3, 3)))
+    given = [backend.asarray(a) for a in (x, weight, bias)]
+    y, pullback = xpconv.vjp(xpconv.conv, *given, pad=1, algorithm=algorithm, workspace=workspace)
+    wanted = ref.conv(x, weight, bias, pad=1)
+    assert_close(y, wanted, like=given[0], atol=1e-9)
+    for got, array, host in zip(pullback(y), given, ref.conv_gradients(wanted, x, weight, pad=1), strict=True):
+        assert_close(got, host, like=array, rtol=1e-9, atol=1e-9)
+
+
+def test_a_workspace_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="workspace is 0; give a whole number of at least 1"):
+        xpconv.conv(np.ones((1, 2, 8, 8)), np.ones((2, 2, 3, 3)), workspace=0)
 
 
 @pytest.mark.parametrize("m", [2, 4])
@@ -137,6 +181,7 @@ def test_auto_takes_winograd_where_it_pays(monkeypatch):
     assert chosen(large, 64, 3, pad=1, stride=2) == "direct"
     assert chosen(large, 64, 5, pad=1) == "direct"
     assert chosen(large[..., :8], 64, 3, pad=1) == "direct"
+    assert choose("auto", large, 64, Plan(window((28, 28), 3), groups=64)) is ALGORITHMS["depthwise"]
     assert chosen(large[:, :4, :4], 64, 3, pad=1) == "direct"
     assert chosen(large.astype(np.float64), 64, 3, pad=1) == "direct"
     monkeypatch.setattr(products, "small_product", lambda: 0)

@@ -47,7 +47,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
         "testing.comparison",
     ],
     ["patches", "products", "testing.gradients"],
-    ["algorithms.direct", "algorithms.winograd"],
+    ["algorithms.depthwise", "algorithms.direct", "algorithms.winograd"],
     ["cuda.sources"],
     ["cuda.runtime"],
     ["cuda.depthwise", "cuda.lowering", "cuda.pooling", "cuda.winograd"],

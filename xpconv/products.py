@@ -104,6 +104,17 @@ def matmul(a: Array, b: Array) -> Array:
     return y
 
 
+def add_product(sum_so_far: Array | None, a: Array, b: Array, place: Array | None = None) -> Array:
+    """Return ``sum_so_far + a*b``, or the first of such products; `place` is where to write it."""
+    if not isinstance(a, np.ndarray):
+        return a * b if sum_so_far is None else sum_so_far + a * b
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    if sum_so_far is None:
+        return np.multiply(a, b, out=empty(shape, a.dtype) if place is None else place)
+    more = np.multiply(a, b, out=empty(shape, a.dtype))
+    return np.add(sum_so_far, more, out=sum_so_far)
+
+
 def summed(a: Array, b: Array) -> Array:
     """Add up the outer products of the rows of two stacks: (..., M, K) and (..., M, O) to (..., K, O)."""
     xp = namespace_of(a)

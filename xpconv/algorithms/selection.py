@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 
 from xpconv.algorithms import Algorithm, Plan
+from xpconv.algorithms.depthwise import Depthwise
 from xpconv.algorithms.direct import Direct
 from xpconv.algorithms.winograd import Winograd
 from xpconv.libraries import Array, namespace_of
 from xpconv.products import multiplies_small
 from xpconv.windows import Window
 
-ALGORITHMS: dict[str, Algorithm] = {"direct": Direct(), "winograd": Winograd(4), "winograd2": Winograd(2)}
+ALGORITHMS: dict[str, Algorithm] = {
+    "direct": Direct(),
+    "winograd": Winograd(4),
+    "winograd2": Winograd(2),
+    "depthwise": Depthwise(),
+}
 
 
 def named(name: str, window: Window, groups: int) -> str:
@@ -32,12 +38,15 @@ def choose(name: str, x: Array, filters: int, plan: Plan, *, cached: bool = Fals
     """Return the algorithm of this name where it serves, and otherwise the one that the model takes to be fastest.
 
     The model: F(4, 3) takes less than half the time of the direct way for each window, where there are channels enough
-    to pay for transforming tiles; but transforming the filters costs as much as it saves on some 600 windows, whatever
-    the channels, unless they are `cached`. In float64 the caller asked for accuracy, and gets the direct way.
+    to pay for transforming tiles; transforming the filters costs as much as it saves on some 200 windows, whatever the
+    channels, unless they are `cached`. A group of one channel makes no matrix, and is computed tap by tap. In float64
+    the caller asked for accuracy, and gets the direct way.
     """
     window, groups = plan.window, plan.groups
     if name != "auto" and ALGORITHMS[name].supports(window, groups):
         return ALGORITHMS[name]
+    if x.shape[-1] == groups > 1:
+        return ALGORITHMS["depthwise"]
     winograd = ALGORITHMS["winograd"]
     channels, xp = x.shape[-1], namespace_of(x)
     if (

@@ -51,7 +51,7 @@ def conv(
         Cut channels and filters into this many groups that do not see each other; C groups are a depthwise
         convolution.
     algorithm : str
-        "auto" or "direct".
+        "auto", "direct", "winograd" (F(4, 3)) or "winograd2" (F(2, 3)), or "depthwise" for groups.
     workspace : int
         Bytes that intermediate arrays may take, unless the smallest piece of work takes more.
 
