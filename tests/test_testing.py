@@ -345,7 +345,13 @@ def run_suite(tmp_path, *options):
     path = pathlib.Path(xpconv.__file__).parents[1]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", "-rs", *options]
     return subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(path)}, capture_output=True, text=True, check=False
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},  # meant for this suite
     )
 
 
