@@ -347,11 +347,10 @@ def run_suite(tmp_path, *options):
     return subprocess.run(
         command,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(path)},
+        env={**os.environ, "PYTHONPATH": str(path), "PYTEST_ADDOPTS": ""},  # options for this suite are not for that
         capture_output=True,
         text=True,
         check=False,
-        env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},  # meant for this suite
     )
 
 
