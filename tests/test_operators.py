@@ -1,5 +1,10 @@
 """What holds for every operator: its gradients, and that it keeps to its arguments' library, device and dtype."""
 
+import copy
+import functools
+import importlib
+import inspect
+
 import numpy as np
 import pytest
 from applying import value_and_gradients
@@ -24,11 +29,31 @@ def test_every_operator_has_a_case():
     assert operators == {case.name for case in CASES}
 
 
+def test_every_option_has_a_case():
+    """One at least that gives it another value than the one it has without."""
+    for name in {case.name for case in CASES}:
+        for option, parameter in inspect.signature(getattr(xpconv, name)).parameters.items():
+            if not str(parameter.annotation).startswith("Array"):
+                given = [case.options[option] for case in CASES if case.name == name and option in case.options]
+                assert any(value != parameter.default for value in given), f"{option} of {name}"
+
+
+def as_one_program(op, **options):
+    """The operator on JAX, its values and its gradients compiled each."""
+    jax = importlib.import_module("jax")
+    value = jax.jit(lambda *arrays: op(*arrays, **copy.deepcopy(options)))
+    gradients = jax.jit(lambda dy, *arrays: xpconv.vjp(op, *arrays, **copy.deepcopy(options))[1](dy))
+    compiled = functools.wraps(op)(lambda *arrays: value(*arrays))
+    compiled.with_pullback = lambda *arrays: (value(*arrays), lambda dy, without: gradients(dy, *arrays))
+    return compiled
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_gradients_are_the_derivatives(backend, case):
     if backend.name == "jax" and not (case in FIRST and case.name in CALL_BY_CALL):
-        pytest.skip("on JAX compiled as a whole: test_autodiff.py")
-    check_vjp(case.op, *case.on(backend), **case.options)
+        check_vjp(as_one_program(case.op, **case.options), *case.on(backend))
+    else:
+        check_vjp(case.op, *case.on(backend), **case.options)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
