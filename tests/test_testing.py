@@ -7,7 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from cases import CASES, integers, normal
+import reference as ref
+from cases import CASES, integers, normal, spread
 
 import xpconv
 from xpconv.testing import assert_close, check_adjoint, check_vjp
@@ -200,28 +201,61 @@ def test_a_wrong_gradient_is_caught(case, which, mistake):
         check_vjp(changed(case, which, MISTAKES[mistake]), *case.arrays, **case.options)
 
 
+KERNELS = {
+    "a tap is missing": lambda w: np.where(np.indices(w.shape[2:]).sum(axis=0) == 2, 0, w),
+    "the kernel is not turned": lambda w: np.flip(w, axis=tuple(range(2, w.ndim))),
+    "the kernel is transposed": lambda w: w.transpose(0, 1, *range(w.ndim - 1, 1, -1)),
+    "the channels are exchanged": lambda w: np.swapaxes(w, 0, 1),
+}
+
+
 @pytest.mark.parametrize("axes", [1, 2, 3])
-@pytest.mark.parametrize("mistake", ["a tap is missing", "two axes are exchanged", "the kernel is not turned"])
-def test_a_wrong_kernel_in_the_gradients_of_a_convolution_is_caught(mistake, axes):
-    if axes == 1 and mistake == "two axes are exchanged":
-        mistake = "the channels are exchanged"
+@pytest.mark.parametrize("mistake", KERNELS)
+@pytest.mark.parametrize("op", [xpconv.conv, xpconv.conv_transpose], ids=lambda op: op.__name__)
+def test_a_wrong_kernel_in_the_gradients_of_a_convolution_is_caught(op, mistake, axes):
+    if axes == 1 and mistake == "the kernel is transposed":
+        pytest.skip("one axis is its own transpose")
     x, weight = normal(2, 3, *(6, 5, 6)[:axes]), normal(3, 3, *[3] * axes)
-    wrong_weight = weight.copy()
-    if mistake == "a tap is missing":
-        wrong_weight[:, :, *[1] * axes] = 0
-    elif mistake == "two axes are exchanged":
-        wrong_weight = np.swapaxes(weight, -1, -2)
-    elif mistake == "the channels are exchanged":
-        wrong_weight = np.swapaxes(weight, 0, 1)
-    else:
-        wrong_weight = np.flip(weight, axis=tuple(range(2, 2 + axes)))
+    wrong_weight = KERNELS[mistake](weight)
 
     def with_another_kernel(gradients, dy):
-        _, pullback = xpconv.vjp(xpconv.conv, x, wrong_weight)
+        _, pullback = xpconv.vjp(op, x, wrong_weight)
         return [pullback(dy)[0], gradients[1]]
 
     with pytest.raises(AssertionError, match="gradient 0 of"):
-        check_vjp(with_pullback(xpconv.conv, with_another_kernel), x, weight)
+        check_vjp(with_pullback(op, with_another_kernel), x, weight)
+    changed_weight = with_pullback(op, lambda g, dy: [g[0], KERNELS[mistake](g[1])])
+    with pytest.raises(AssertionError, match="gradient 1 of"):
+        check_vjp(changed_weight, x, weight)
+
+
+# What y has of each element of its windows (N, C, K, L), for an operator that looks at windows.
+SHARES = {
+    "max_pool": lambda windows: windows == windows.max(axis=2, keepdims=True),
+    "avg_pool": lambda windows: np.full(windows.shape, 1 / windows.shape[2]),
+    "lp_pool": lambda windows: windows / np.sqrt((windows**2).sum(axis=2, keepdims=True)),
+    "unfold": lambda windows: np.ones(windows.shape),
+}
+
+
+@pytest.mark.parametrize("op", SHARES)
+@pytest.mark.parametrize("tap", [None, *range(6)])
+def test_a_tap_that_is_missing_from_windows_is_caught(op, tap):
+    """The gradient put together tap by tap is right, and wrong without any one."""
+    x, options = spread(2, 3, 7, 6), {"kernel": (2, 3), "stride": 2}
+
+    def tap_by_tap(gradients, dy):
+        windows = ref.unfold(x, **options).reshape(2, 3, 6, -1)
+        parts = SHARES[op](windows) * dy.reshape(2, 3, 6 if op == "unfold" else 1, -1)
+        parts[:, :, [] if tap is None else tap] = 0
+        return [ref.fold(parts.reshape(2, 18, -1), x.shape[2:], **options)]
+
+    put_together = with_pullback(getattr(xpconv, op), tap_by_tap)
+    if tap is None:
+        check_vjp(put_together, x, **options)
+        return
+    with pytest.raises(AssertionError, match="gradient 0 of"):
+        check_vjp(put_together, x, **options)
 
 
 def test_a_missing_tap_is_caught_in_the_weights_too():
