@@ -405,8 +405,140 @@ def test_a_file_of_whole_numbers_changes_nothing(tmp_path):
     before = dict(network.state)
     arrays = {name: array.astype(np.int32 if name == "b3" else np.float32) for name, array in before.items()}
     numpy_format.save_file(arrays, file)
-    with pytest.raises(ValueError, match="b3 of int32; give floating numbers"):
+    with pytest.raises(ValueError, match="dtype of 'b3': int32 given, a floating one wanted"):
         network.load(file)
+    assert all(network.state[name] is array for name, array in before.items())
+
+
+TORCH = {  # what a module of PyTorch calls the arrays of `normalized`
+    "stem.weight": "W1",
+    "norm.weight": "gamma1",
+    "norm.bias": "beta1",
+    "norm.running_mean": "running_mean1",
+    "norm.running_var": "running_var1",
+    "norm.num_batches_tracked": None,
+    "head.weight": ("W2", np.transpose),
+    "head.bias": "b2",
+}
+
+
+def of_another_make(network):
+    """The state of a `normalized` network as PyTorch would name it and lay it out."""
+    state = {name: xpconv.to_numpy(array).astype(np.float32) for name, array in network.state.items()}
+    state["W2"] = np.ascontiguousarray(state["W2"].T)
+    own = {(place if isinstance(place, str) else place[0]): name for name, place in TORCH.items() if place}
+    return {own[name]: array for name, array in state.items()} | {"norm.num_batches_tracked": np.array(7)}
+
+
+@pytest.mark.parametrize("names", [TORCH, TORCH.get, lambda name: TORCH[name]])
+def test_names_say_what_a_file_of_another_make_holds(backend, tmp_path, names):
+    numpy_format = pytest.importorskip("safetensors.numpy")
+    file = tmp_path / "model.safetensors"
+    source, target = normalized(xpconv.backend()), normalized(backend)
+    source.forward(normal(5, 2, 9, 9))  # so that the running statistics are some
+    numpy_format.save_file(of_another_make(source), file)
+    target.load(file, names)
+    for name, array in target.state.items():
+        wanted = source.state[name].astype(np.float32).astype(np.float64)
+        assert_close(array, wanted, like=backend.asarray(0.0), rtol=0)
+
+
+def test_a_module_of_pytorch_comes_in_by_names(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch_format = pytest.importorskip("safetensors.torch")
+    file = tmp_path / "model.safetensors"
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 3, (3, 2), stride=2),
+        torch.nn.BatchNorm2d(3),
+        torch.nn.PReLU(3),
+        torch.nn.ConvTranspose2d(3, 4, 2),
+        torch.nn.Flatten(),
+        torch.nn.Linear(100, 100),  # square: only the name map knows which axis is which
+    ).double()
+    x = normal(3, 2, 9, 9)
+    module(torch.asarray(x))
+    module.eval()
+    torch_format.save_file(module.state_dict(), file)
+    zeros = np.zeros
+    network = xpconv.Network(
+        [
+            xpconv.Convolution(zeros((3, 2, 3, 2)), zeros(3), stride=2),
+            xpconv.BatchNormalization(zeros(3), zeros(3), eps=1e-5),
+            xpconv.PRelu(zeros(3)),
+            xpconv.TransposedConvolution(zeros((3, 4, 2, 2)), zeros(4)),
+            xpconv.Affine(zeros((100, 100)), zeros(100)),
+        ]
+    )
+    names = {"0.weight": "W1", "0.bias": "b1", "1.weight": "gamma1", "1.bias": "beta1", "2.weight": "slope1"}
+    names |= {"1.running_mean": "running_mean1", "1.running_var": "running_var1", "1.num_batches_tracked": None}
+    names |= {"3.weight": "W2", "3.bias": "b2", "5.weight": ("W3", np.transpose), "5.bias": "b3"}
+    network.load(file, names)
+    assert_close(network.predict(x), module(torch.asarray(x)).detach().numpy(), rtol=1e-12)
+
+
+def test_an_array_may_be_laid_out_in_any_way(backend, tmp_path):
+    numpy_format = pytest.importorskip("safetensors.numpy")
+    file = tmp_path / "model.safetensors"
+    network = small(backend)
+    kernels = normal(4, 2, 3, 3)
+    numpy_format.save_file({"kernels": kernels} | hosts(network.params), file)
+    names = {name: name for name in network.params} | {"kernels": ("W1", lambda w: w[..., ::-1, ::-1]), "W1": None}
+    network.load(file, names)  # a true convolution turns its kernels, and PyTorch takes no negative strides
+    assert_close(network.params["W1"], kernels[..., ::-1, ::-1].copy(), like=backend.asarray(0.0), rtol=0)
+
+
+def test_all_that_names_leave_unfitting_is_in_one_message_and_nothing_changes(tmp_path):
+    numpy_format = pytest.importorskip("safetensors.numpy")
+    file = tmp_path / "model.safetensors"
+    network = normalized(xpconv.backend())
+    before = dict(network.state)
+    numpy_format.save_file(of_another_make(network) | {"stem.bias": np.zeros(3)}, file)
+    names = TORCH | {
+        "norm.weight": "beta1",
+        "norm.num_batches_tracked": "steps",
+        "norm.running_var": ("running_var1", lambda v: v.reshape(2, 2)),
+        "head.weight": "W2",
+        "head.biass": "b2",
+    }
+    del names["head.bias"]
+    with pytest.raises(ValueError) as raised:
+        network.load(file, names)
+    assert str(raised.value).splitlines() == [
+        "the weights do not fit:",
+        "  not in the file: 'head.biass'",
+        "  not in names: 'head.bias' of shape (4,)",
+        "  not in names: 'stem.bias' of shape (3,)",
+        "  layout of 'norm.running_var' of shape (3,), for 'running_var1': "
+        "cannot reshape array of size 3 into shape (2,2)",
+        "  given twice: 'beta1', again as 'norm.weight'",
+        "  dtype of 'steps': int64 given, a floating one wanted",
+        "  missing: 'gamma1' of shape (3,)",
+        "  missing: 'running_var1' of shape (3,)",
+        "  missing: 'b2' of shape (4,)",
+        "  unexpected: 'steps' of shape ()",
+        "  shape of 'W2': (4, 48) given, (48, 4) wanted",
+    ]
+    assert all(network.state[name] is array for name, array in before.items())
+
+
+@pytest.mark.parametrize(
+    "names, words",
+    [
+        ("W1", "names is a str; give a mapping, or a function of a name in the file"),
+        ({"W1": 3}, "names has 3 for 'W1'; give a name, a pair of name and function, or None"),
+        ({"W1": ("W1",)}, r"names has \('W1',\) for 'W1'"),
+        (lambda name: (name, "transpose"), "names has .*'transpose'"),
+    ],
+)
+def test_names_that_are_none(tmp_path, names, words):
+    pytest.importorskip("safetensors")
+    file = tmp_path / "weights.safetensors"
+    network = small(xpconv.backend())
+    before = dict(network.state)
+    network.save(file)
+    with pytest.raises(TypeError, match=words):
+        network.load(file, names)
     assert all(network.state[name] is array for name, array in before.items())
 
 

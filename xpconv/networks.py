@@ -12,11 +12,13 @@ import array_api_compat
 from xpconv.arrays import namespace, one_dtype, shaped
 from xpconv.layers import Layer, Loss, SoftmaxWithLoss
 from xpconv.libraries import Array, to_numpy
-from xpconv.weights import check_fit, load_weights, save_weights
+from xpconv.weights import check_fit, load_weights, placed, save_weights
 from xpconv.windows import whole_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from xpconv.weights import Names
 
 
 class LayerArrays(MutableMapping[str, Array]):
@@ -206,24 +208,52 @@ class Network:
         notes = {"network": type(self).__name__, **(metadata or {})}
         save_weights(path, {name: to_numpy(array) for name, array in self.state.items()}, notes)
 
-    def load(self, path: str | os.PathLike[str]) -> None:
+    def load(self, path: str | os.PathLike[str], names: Names | None = None) -> None:
         """Read `state` from a safetensors file, to the library, device and dtype that it has now.
+
+        Parameters
+        ----------
+        path : path
+        names : mapping or callable, optional
+            For a file that was made elsewhere: from each name in it to a name in `state`, to a pair of that and a
+            function that lays the array out anew, or to None to leave it out. A dict must have every name in the file;
+            its ``.get`` leaves out what it has not.
 
         Raises
         ------
         FileNotFoundError
             When there is no such file.
+        TypeError
+            When `names` leads to something else.
         ValueError
             When the file is damaged, or its names, shapes and kinds of numbers are not those of `state`: the message
             lists all that do not fit, and nothing has changed.
+
+        Notes
+        -----
+        A PyTorch module's convolutions and normalizations have the layouts of ours. A Linear's weight, (M, D), is the
+        transpose of ours, and where M is D no shape shows it; D after a flattening is in the order (C, H, W) in both::
+
+            network.load("model.safetensors", names={
+                "conv1.weight": "W1",
+                "bn1.weight": "gamma1", "bn1.bias": "beta1",
+                "bn1.running_mean": "running_mean1", "bn1.running_var": "running_var1", "bn1.num_batches_tracked": None,
+                "prelu1.weight": "slope1",
+                "fc1.weight": ("W2", np.transpose), "fc1.bias": "b2",
+            })
         """
         given, own = load_weights(path), self.state
+        given, problems = (given, []) if names is None else placed(given, names)
+        problems += [
+            f"dtype of {name!r}: {array.dtype} given, a floating one wanted"
+            for name, array in given.items()
+            if array.dtype.kind != "f"
+        ]
         check_fit(
             {name: array.shape for name, array in given.items()},
             {name: tuple(array.shape) for name, array in own.items()},
+            problems,
         )
-        if odd := [f"{name} of {array.dtype}" for name, array in given.items() if array.dtype.kind != "f"]:
-            raise ValueError(f"{path}: {', '.join(odd)}; give floating numbers")
         moved = {name: beside(own[name], array, own[name].dtype) for name, array in given.items()}
         for name, array in moved.items():
             own[name] = array
