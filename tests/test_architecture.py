@@ -15,12 +15,22 @@ import xpconv
 ROOT = pathlib.Path(xpconv.__file__).parent
 
 FLOORS = [  # from the ground up; a star stands for every file of a folder
-    ["algorithms.toom_cook", "blas", "durability", "files", "libraries", "windows", "workspace"],
+    [
+        "algorithms.toom_cook",
+        "blas",
+        "compiled.compiler",
+        "durability",
+        "files",
+        "libraries",
+        "windows",
+        "workspace",
+    ],
     [
         "algorithms",
         "arrays",
         "backends",
         "broadcasting",
+        "compiled.meetings",
         "cuda",
         "cuda.geometry",
         "cuda.products",
@@ -38,6 +48,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
     ],
     [
         "augmentation",
+        "compiled.sweeps",
         "execution",
         "frozen",
         "operators",
@@ -46,12 +57,12 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
         "standardization",
         "testing.comparison",
     ],
-    ["patches", "products", "testing.gradients"],
-    ["algorithms.depthwise", "algorithms.direct", "algorithms.winograd"],
+    ["patches", "products", "compiled.*", "testing.gradients"],
+    ["reductions", "algorithms.depthwise", "algorithms.direct", "algorithms.winograd"],
     ["cuda.sources"],
     ["cuda.runtime"],
     ["cuda.depthwise", "cuda.lowering", "cuda.pooling", "cuda.winograd"],
-    ["algorithms.selection", "testing"],
+    ["algorithms.selection", "compiled", "testing"],
     ["algorithms.adjoint", "testing.plugin"],
     ["ops", "ops.*"],
     ["layers.layer"],

@@ -11,12 +11,13 @@ from typing import Any
 from array_api_compat import array_namespace, device
 
 from xpconv.arrays import lowest, namespace, one_dtype, spatial_axes
+from xpconv.compiled import fused
 from xpconv.layout import channels_last, channels_second
 from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator, vjp
 from xpconv.precision import accumulated
 from xpconv.resampling import Reads, resample
-from xpconv.windows import whole_numbers
+from xpconv.windows import whole_numbers, window
 
 
 @operator
@@ -137,7 +138,7 @@ def global_max_pool(x: Array) -> tuple[Array, Pullback]:
     ValueError
         When `x` has no spatial axis or an empty one.
     """
-    return vjp(adaptive_max_pool, x, output_size=1)
+    return _over_everything("largest", x) or vjp(adaptive_max_pool, x, output_size=1)
 
 
 @operator
@@ -166,7 +167,17 @@ def global_avg_pool(x: Array) -> tuple[Array, Pullback]:
     ----------
     Lin, Chen and Yan, "Network in network" (2014).
     """
-    return vjp(adaptive_avg_pool, x, output_size=1)
+    return _over_everything("mean", x) or vjp(adaptive_avg_pool, x, output_size=1)
+
+
+def _over_everything(name: str, x: Array) -> tuple[Array, Pullback] | None:
+    """Reduce by a compiled loop over one window that sees all of every channel, where there is such a loop."""
+    loop = fused(name, x)
+    if loop is None or x.ndim < 3 or 0 in x.shape[2:]:
+        return None
+    members = [[(size,) for size in x.shape[2:]]] if name == "mean" else []
+    y, gradient = loop(channels_last(x), window(x.shape[2:], x.shape[2:]), *members)
+    return channels_second(y), lambda dy: (channels_second(gradient(channels_last(dy))[0]),)
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import array_api_extra as xpx
-from array_api_compat import array_namespace, device
-
-from xpconv.arrays import lowest, may_have_nan, namespace, one_dtype, spatial_axes
-from xpconv.execution import over_images
-from xpconv.frames import extend, overlap_add
+from xpconv.arrays import namespace, one_dtype, spatial_axes
+from xpconv.compiled import fused
+from xpconv.frames import extend
 from xpconv.layout import channels_last, channels_second
 from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator
 from xpconv.precision import accumulated
-from xpconv.products import divided, settled
+from xpconv.reductions import indices, largest, mean, over_taps, spread
 from xpconv.windows import Pad, Window, whole_number, window
 
 
@@ -76,19 +71,15 @@ def max_pool(
     xp = namespace(x=x)
     one_dtype(xp, ("real floating", "integral"), x=x)
     plan = pooling_window(x, kernel, stride, pad, dilation, ceil_mode)
-    last, lowest_value = channels_last(x), lowest(xp, x.dtype)
-
-    def padded(part: Array) -> Array:
-        return extend(part, plan.margins, first=1, value=lowest_value)
-
-    y = over_images(lambda part: over_taps(xp.maximum, padded(part), plan), last)
+    last = channels_last(x)
+    y, to_last = (fused("largest", last) or largest)(last, plan)
 
     def pullback(dy: Array) -> tuple[Array]:
-        dx = over_images(lambda part, *rest: _to_largest(plan, padded(part), *rest), last, y, channels_last(dy))
+        (dx,) = to_last(channels_last(dy))
         return (channels_second(dx),)
 
     if return_indices:
-        return (channels_second(y), channels_second(_indices(padded(last), plan))), pullback
+        return (channels_second(y), channels_second(indices(last, plan))), pullback
     return channels_second(y), pullback
 
 
@@ -133,12 +124,17 @@ def avg_pool(
     xp = namespace(x=x)
     one_dtype(xp, "real floating", x=x)
     plan = pooling_window(x, kernel, stride, pad, dilation, ceil_mode)
-    given = divisor is not None
-    count = whole_number("divisor", divisor, least=1) if given else _members(x, plan, count_include_pad)
-    y = over_taps(xp.add, extend(channels_last(x), plan.margins, first=1), plan) / count
+    if divisor is not None:
+        divisor = whole_number("divisor", divisor, least=1)
+    members = [span.members(include_pad=count_include_pad) for span in plan.axes]
+    if divisor is not None:
+        members = [(divisor if i == 0 else 1,) * span.output for i, span in enumerate(plan.axes)]
+    last = channels_last(x)
+    y, to_last = (fused("mean", last) or mean)(last, plan, members)
 
     def pullback(dy: Array) -> tuple[Array]:
-        return (channels_second(_spread(channels_last(dy) / count, plan)),)
+        (dx,) = to_last(channels_last(dy))
+        return (channels_second(dx),)
 
     return channels_second(y), pullback
 
@@ -196,7 +192,7 @@ def lp_pool(
         # dx = sign(x) |x|^(p-1) times the sum over windows of dy y^(1-p), where zeros have no powers below 0
         share = xp.where(y == 0, xp.zeros_like(y), channels_last(dy) * xp.where(y == 0, xp.ones_like(y), y) ** (1 - p))
         slope = xp.sign(last) * xp.where(last == 0, xp.ones_like(last), xp.abs(last)) ** (p - 1)
-        return (channels_second(slope * _spread(share, plan)),)
+        return (channels_second(slope * spread(share, plan)),)
 
     return channels_second(y), pullback
 
@@ -220,81 +216,3 @@ def pooling_window(
                 f"{span.kernel} taps with dilation {span.dilation} that sees none of them; give less padding"
             )
     return plan
-
-
-def taps(plan: Window) -> list[tuple[slice, ...]]:
-    """Where each tap of every window lies in a channels-last array with its margins on, in the order of the taps."""
-    along = ([span.tap(k) for k in range(span.kernel)] for span in plan.axes)
-    return [(slice(None), *where, slice(None)) for where in itertools.product(*along)]
-
-
-def over_taps(reduce: Callable[[Array, Array], Array], x: Array, plan: Window) -> Array:
-    """Reduce the taps of every window, one axis after the other: (N, reach, ..., C) to (N, output, ..., C)."""
-    for axis, span in enumerate(plan.axes, start=1):
-        before = (slice(None),) * axis
-        x = functools.reduce(reduce, (x[*before, span.tap(k), ...] for k in range(span.kernel)))
-    return x
-
-
-def _to_largest(plan: Window, x: Array, y: Array, dy: Array) -> Array:
-    """Hand every window's gradient to the first tap that is its maximum."""
-    xp = array_namespace(x)
-    left, dx = settled(dy), xp.zeros_like(x)
-    nan = x != x if may_have_nan(y) else None
-    inside = _inside(x, plan)
-    for where in taps(plan):
-        largest = x[where] == y
-        if nan is not None:
-            largest = largest | nan[where]
-        if inside is not None:
-            largest = largest & inside[where]
-        share, left = divided(left, largest)
-        dx = xpx.at(dx)[where].add(share) if plan.overlapping else xpx.at(dx)[where].set(share)
-    return _without_margins(dx, plan)
-
-
-def _indices(x: Array, plan: Window) -> Array:
-    """Flat indices over the unpadded axes of the first maximum of every window; a NaN is above everything."""
-    xp, place = array_namespace(x), device(x)
-    dtype = xp.__array_namespace_info__().default_dtypes(device=place)["indexing"]
-    flat = xp.reshape(xp.arange(math.prod(plan.size), dtype=dtype, device=place), (1, *plan.size, 1))
-    flat = extend(flat, plan.margins, first=1, value=-1)
-    best = index = None
-    for where in taps(plan):
-        value, here = x[where], xp.broadcast_to(flat[where], x[where].shape)
-        if index is None:
-            best, index = value, here
-            continue
-        better = (value > best) | (index < 0) | ((value != value) & (best == best))
-        best, index = xp.where(better, value, best), xp.where(better, here, index)
-    return index
-
-
-def _spread(share: Array, plan: Window) -> Array:
-    """Give every element what its windows hold, added up: (N, *output, C) to (N, *size, C), the adjoint of summing."""
-    xp = array_namespace(share)
-    for axis, span in enumerate(plan.axes, start=1):
-        shape = (*share.shape[: axis + 1], span.kernel, *share.shape[axis + 1 :])
-        share = overlap_add(xp.broadcast_to(xp.expand_dims(share, axis=axis + 1), shape), axis, span)
-    return _without_margins(share, plan)
-
-
-def _inside(last: Array, plan: Window) -> Array | None:
-    """Tell the elements from the padding, as an array that broadcasts over (N, *padded, C); None without padding."""
-    xp, real = array_namespace(last), (1, *plan.size, 1)
-    if all(pair == (0, 0) for pair in plan.margins):
-        return None
-    return extend(xp.ones(real, dtype=xp.bool, device=device(last)), plan.margins, first=1, value=False)
-
-
-def _members(x: Array, plan: Window, include_pad: bool) -> Array:
-    """Elements of every window, as an array that broadcasts over (N, *output, C)."""
-    xp, count = array_namespace(x), 1
-    for i, span in enumerate(plan.axes):
-        members = xp.asarray(span.members(include_pad=include_pad), dtype=x.dtype, device=device(x))
-        count = count * xp.reshape(members, (1,) * (1 + i) + (span.output,) + (1,) * (len(plan.axes) - i))
-    return count
-
-
-def _without_margins(x: Array, plan: Window) -> Array:
-    return extend(x, [(-before, -after) for before, after in plan.margins], first=1)

@@ -1,0 +1,30 @@
+"""Loops that cannot be said in calls of the standard, compiled by Numba for NumPy arrays: the extra `xpconv[numba]`.
+
+An operator asks `fused` for the loop of a name and has array code of the same signature where there is none, so what
+it computes does not depend on it. Nothing is imported and nothing compiled before a loop is first asked for.
+
+Windows are given to a loop as tables (`meetings`), so one source serves any number of axes, every stride, dilation and
+padding, and both directions; bands of its work run on the library's own threads (`sweeps`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from array_api_compat import is_numpy_array
+
+from xpconv.compiled import compiler
+from xpconv.libraries import Array
+
+HOMES = {"largest": "pooling", "mean": "pooling", "depthwise": "depthwise"}
+
+
+def fused(name: str, x: Array) -> Callable[..., Any] | None:
+    """Return the loop of this name, for NumPy arrays of float32 and float64 where loops can be compiled, or None."""
+    if is_numpy_array(x) and x.dtype in (np.float32, np.float64) and compiler.available():
+        loop: Callable[..., Any] = getattr(importlib.import_module(f"xpconv.compiled.{HOMES[name]}"), name)
+        return loop
+    return None
