@@ -11,6 +11,7 @@ from xpconv.optimizers import Optimizer
 from xpconv.testing import assert_close
 
 RULES = [xpconv.SGD, xpconv.Momentum, xpconv.Nesterov, xpconv.AdaGrad, xpconv.RMSProp, xpconv.Adam]
+DECOUPLED = [xpconv.SGDW, xpconv.AdamW]
 
 # The same rule in PyTorch, at learning rate 0.05.
 PYTORCH = [
@@ -20,6 +21,18 @@ PYTORCH = [
     (xpconv.AdaGrad(0.05, eps=1e-3), "Adagrad", {"eps": 1e-3}),
     (xpconv.RMSProp(0.05, 0.9, eps=1e-3), "RMSprop", {"alpha": 0.9, "eps": 1e-3}),
     (xpconv.Adam(0.05, 0.8, 0.95, eps=1e-3), "Adam", {"betas": (0.8, 0.95), "eps": 1e-3}),
+    (xpconv.SGD(0.05, weight_decay=0.2), "SGD", {"weight_decay": 0.2}),
+    (xpconv.Momentum(0.05, 0.8, weight_decay=0.2), "SGD", {"momentum": 0.8, "weight_decay": 0.2}),
+    (xpconv.Nesterov(0.05, 0.8, weight_decay=0.2), "SGD", {"momentum": 0.8, "nesterov": True, "weight_decay": 0.2}),
+    (xpconv.AdaGrad(0.05, eps=1e-3, weight_decay=0.2), "Adagrad", {"eps": 1e-3, "weight_decay": 0.2}),
+    (
+        xpconv.RMSProp(0.05, 0.9, eps=1e-3, weight_decay=0.2),
+        "RMSprop",
+        {"alpha": 0.9, "eps": 1e-3, "weight_decay": 0.2},
+    ),
+    (xpconv.Adam(0.05, eps=1e-3, weight_decay=0.2), "Adam", {"eps": 1e-3, "weight_decay": 0.2}),
+    (xpconv.AdamW(0.05, 0.8, 0.95, eps=1e-3), "AdamW", {"betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.01}),
+    (xpconv.AdamW(0.05, weight_decay=0.2), "AdamW", {"weight_decay": 0.2}),
 ]
 
 
@@ -30,7 +43,7 @@ def arrays(backend, seed, dtype="float64"):
     }
 
 
-@pytest.mark.parametrize("rule, name, options", PYTORCH, ids=[type(rule).__name__ for rule, *_ in PYTORCH])
+@pytest.mark.parametrize("rule, name, options", PYTORCH, ids=[f"{name}-{options}" for _, name, options in PYTORCH])
 def test_agrees_with_pytorch(rule, name, options):
     torch = pytest.importorskip("torch")
     theirs = {n: torch.nn.Parameter(torch.from_numpy(a)) for n, a in arrays(xpconv.backend(), 0).items()}
@@ -46,14 +59,16 @@ def test_agrees_with_pytorch(rule, name, options):
             assert_close(ours[n], parameter.detach().numpy(), rtol=1e-13)
 
 
-def by_hand(rule, p, gradients):
+def by_hand(rule, p, gradients, coupled=0.0, decoupled=0.0):
     """The papers' formulas, one number at a time; the learning rate of step t is 0.1/t."""
     v = h = m = 0.0
     for t, g in enumerate(gradients, start=1):
         lr = 0.1 / t
+        g = g + coupled * p
+        p = p - lr * decoupled * p
         if rule is xpconv.SGD:
             p = p - lr * g
-        elif rule is xpconv.Momentum:
+        elif rule in (xpconv.Momentum, xpconv.SGDW):
             v = 0.9 * v - lr * g
             p = p + v
         elif rule is xpconv.Nesterov:
@@ -71,10 +86,18 @@ def by_hand(rule, p, gradients):
     return p
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    "rule, options, decay",
+    [(rule, {}, {}) for rule in RULES]
+    + [(rule, {"weight_decay": 0.3}, {"coupled": 0.3}) for rule in RULES]
+    + [(rule, {}, {"decoupled": 0.01}) for rule in DECOUPLED]
+    + [(rule, {"weight_decay": 0.3}, {"decoupled": 0.3}) for rule in DECOUPLED],
+)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_follows_its_formula_with_the_defaults_of_the_book_and_a_rate_that_changes(backend, rule, dtype):
-    params, optimizer = arrays(backend, 0, dtype), rule()
+def test_follows_its_formula_with_the_defaults_of_the_book_and_a_rate_that_changes(
+    backend, rule, options, decay, dtype
+):
+    params, optimizer = arrays(backend, 0, dtype), rule(**options)
     first, gradients = dict(params), [arrays(backend, step, dtype) for step in range(1, 6)]
     for t, grads in enumerate(gradients, start=1):
         optimizer.lr = 0.1 / t
@@ -82,14 +105,14 @@ def test_follows_its_formula_with_the_defaults_of_the_book_and_a_rate_that_chang
     for name, array in params.items():
         hosts = [xpconv.to_numpy(grads[name]).astype(float) for grads in gradients]
         start = xpconv.to_numpy(first[name]).astype(float)
-        wanted = np.vectorize(lambda p, *gs: by_hand(rule, p, gs))(start, *hosts)
+        wanted = np.vectorize(lambda p, *gs: by_hand(rule, p, gs, **decay))(start, *hosts)
         assert_close(array, wanted.astype(dtype), like=first[name])
         assert_close(first[name], xpconv.to_numpy(arrays(backend, 0, dtype)[name]), like=first[name], rtol=0)
 
 
 @pytest.mark.parametrize(
     "rule, lr",
-    list(zip(RULES, [0.01, 0.01, 0.01, 0.01, 0.01, 0.001], strict=True)),
+    list(zip(RULES + DECOUPLED, [0.01, 0.01, 0.01, 0.01, 0.01, 0.001, 0.01, 0.001], strict=True)),
 )
 def test_learning_rates_of_the_book(rule, lr):
     assert rule().lr == lr
@@ -153,6 +176,8 @@ def test_gradients_that_do_not_fit_change_nothing(backend, bad, error, words):
         (lambda: xpconv.RMSProp(decay_rate=1.5), ValueError, "decay_rate is 1.5"),
         (lambda: xpconv.Adam(beta1=1.0), ValueError, "beta1 is 1.0"),
         (lambda: xpconv.Adam(beta2=None), TypeError, "beta2 is None"),
+        (lambda: xpconv.SGD(weight_decay=-1), ValueError, "weight_decay is -1"),
+        (lambda: xpconv.AdamW(weight_decay=math.inf), ValueError, "weight_decay is inf"),
     ],
 )
 def test_bad_hyper_parameters(make, error, words):

@@ -63,12 +63,14 @@ from xpconv.ops.softmax import log_softmax, softmax
 from xpconv.ops.unpooling import max_unpool
 from xpconv.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSProp
 from xpconv.patches import col2im, fold, im2col, unfold
+from xpconv.weight_decay import SGDW, AdamW
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AdaGrad",
     "Adam",
+    "AdamW",
     "AdaptiveAveragePooling",
     "AdaptiveMaxPooling",
     "Affine",
@@ -105,6 +107,7 @@ __all__ = [
     "RMSProp",
     "Relu",
     "SGD",
+    "SGDW",
     "Sigmoid",
     "SigmoidWithLoss",
     "Silu",

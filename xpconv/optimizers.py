@@ -4,19 +4,20 @@
 the same lines train on libraries whose arrays do not change. What an optimizer remembers (a velocity, a mean of
 squares) is kept by the parameter's name, on its device and in its dtype.
 
-In the formulas p is a parameter and g its gradient.
+In the formulas p is a parameter and g its gradient, to which every rule adds ``weight_decay*p``: the gradient of the
+penalty ``weight_decay/2 * sum(p*p)`` on the loss.
 """
 
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from array_api_compat import array_namespace
 
 from xpconv.arrays import namespace, one_dtype, shaped
+from xpconv.hyperparameters import number
 from xpconv.libraries import Array
 
 
@@ -27,12 +28,14 @@ class Optimizer:
     ----------
     lr : float
         Learning rate, which may be changed between steps.
+    weight_decay : float
     state : dict
         What is remembered of each parameter, by its name.
     """
 
-    def __init__(self, lr: float) -> None:
-        self.lr = _number("lr", lr, math.inf)
+    def __init__(self, lr: float, weight_decay: float = 0.0) -> None:
+        self.lr = number("lr", lr)
+        self.weight_decay = number("weight_decay", weight_decay)
         self.state: dict[str, Any] = {}
 
     def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
@@ -59,7 +62,11 @@ class Optimizer:
             one_dtype(namespace(**{name: p, word: g}), "real floating", **{name: p, word: g})
             shaped(word, g, tuple(p.shape), f"the shape of {name}")
         for name, g in grads.items():
-            params[name] = self.step(name, params[name], g)
+            params[name] = self.step(name, *self.decayed(params[name], g))
+
+    def decayed(self, p: Array, g: Array) -> tuple[Array, Array]:
+        """Return a parameter and its gradient after the decay, for the step to be taken with."""
+        return (p, g + self.weight_decay * p) if self.weight_decay else (p, g)
 
     def step(self, name: str, p: Array, g: Array) -> Array:
         """Return the next value of one parameter, and remember under its name what the rule remembers."""
@@ -71,15 +78,15 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    lr : float
+    lr, weight_decay : float
 
     References
     ----------
     Robbins and Monro, "A stochastic approximation method" (1951).
     """
 
-    def __init__(self, lr: float = 0.01) -> None:
-        super().__init__(lr)
+    def __init__(self, lr: float = 0.01, *, weight_decay: float = 0.0) -> None:
+        super().__init__(lr, weight_decay)
 
     def step(self, name: str, p: Array, g: Array) -> Array:
         """Return the next value of one parameter."""
@@ -94,7 +101,7 @@ class Momentum(Optimizer):
 
     Parameters
     ----------
-    lr : float
+    lr, weight_decay : float
     momentum : float
         Share of the velocity that is kept at each step, at least 0 and below 1.
 
@@ -104,9 +111,9 @@ class Momentum(Optimizer):
     Scratch*, section 6.1.4.
     """
 
-    def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
-        super().__init__(lr)
-        self.momentum = _number("momentum", momentum, 1)
+    def __init__(self, lr: float = 0.01, momentum: float = 0.9, *, weight_decay: float = 0.0) -> None:
+        super().__init__(lr, weight_decay)
+        self.momentum = number("momentum", momentum, below=1)
 
     def velocity(self, name: str, g: Array) -> Array:
         """Return the velocity after this gradient, and remember it."""
@@ -129,7 +136,7 @@ class Nesterov(Momentum):
 
     Parameters
     ----------
-    lr, momentum
+    lr, momentum, weight_decay
         As in `Momentum`.
 
     References
@@ -148,7 +155,7 @@ class AdaGrad(Optimizer):
 
     Parameters
     ----------
-    lr : float
+    lr, weight_decay : float
     eps : float
         Keeps the division from zero.
 
@@ -157,9 +164,9 @@ class AdaGrad(Optimizer):
     Duchi, Hazan and Singer, "Adaptive subgradient methods" (2011); Saito, *Deep Learning from Scratch*, section 6.1.5.
     """
 
-    def __init__(self, lr: float = 0.01, *, eps: float = 1e-7) -> None:
-        super().__init__(lr)
-        self.eps = _number("eps", eps, math.inf)
+    def __init__(self, lr: float = 0.01, *, eps: float = 1e-7, weight_decay: float = 0.0) -> None:
+        super().__init__(lr, weight_decay)
+        self.eps = number("eps", eps)
 
     def squares(self, name: str, g: Array) -> Array:
         """Return what the squares of the gradients add up to."""
@@ -176,7 +183,7 @@ class RMSProp(AdaGrad):
 
     Parameters
     ----------
-    lr : float
+    lr, weight_decay : float
     decay_rate : float
         Share of the mean of squares that is kept at each step, at least 0 and below 1.
     eps : float
@@ -187,9 +194,11 @@ class RMSProp(AdaGrad):
     Tieleman and Hinton, "Lecture 6.5: RMSProp", Coursera, Neural networks for machine learning (2012).
     """
 
-    def __init__(self, lr: float = 0.01, decay_rate: float = 0.99, *, eps: float = 1e-7) -> None:
-        super().__init__(lr, eps=eps)
-        self.decay_rate = _number("decay_rate", decay_rate, 1)
+    def __init__(
+        self, lr: float = 0.01, decay_rate: float = 0.99, *, eps: float = 1e-7, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(lr, eps=eps, weight_decay=weight_decay)
+        self.decay_rate = number("decay_rate", decay_rate, below=1)
 
     def squares(self, name: str, g: Array) -> Array:
         """Return the decaying mean of the gradients' squares, which starts at zero."""
@@ -206,7 +215,7 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    lr : float
+    lr, weight_decay : float
     beta1, beta2 : float
         Share of each mean that is kept at each step, at least 0 and below 1.
     eps : float
@@ -217,10 +226,18 @@ class Adam(Optimizer):
     Kingma and Ba, "Adam: a method for stochastic optimization" (2015), algorithm 1.
     """
 
-    def __init__(self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, *, eps: float = 1e-8) -> None:
-        super().__init__(lr)
-        self.beta1, self.beta2 = _number("beta1", beta1, 1), _number("beta2", beta2, 1)
-        self.eps = _number("eps", eps, math.inf)
+    def __init__(
+        self,
+        lr: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        *,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(lr, weight_decay)
+        self.beta1, self.beta2 = number("beta1", beta1, below=1), number("beta2", beta2, below=1)
+        self.eps = number("eps", eps)
 
     def step(self, name: str, p: Array, g: Array) -> Array:
         """Return the next value of one parameter."""
@@ -233,14 +250,3 @@ class Adam(Optimizer):
         root = math.sqrt(1 - self.beta2**t)
         rate = self.lr * root / (1 - self.beta1**t)
         return p - rate * m / (array_namespace(v).sqrt(v) + self.eps * root)
-
-
-def _number(name: str, value: Any, below: float) -> float:
-    """Return a hyper-parameter of at least 0, or raise TypeError or ValueError."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} is {value!r} ({type(value).__name__}); give a number")
-    number = float(value)
-    if not 0 <= number < below:
-        wanted = "a finite number of at least 0" if below == math.inf else f"a number of at least 0 and below {below}"
-        raise ValueError(f"{name} is {value!r}; give {wanted}")
-    return number
