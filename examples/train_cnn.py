@@ -15,9 +15,11 @@ from xpconv.checkpoints import Checkpoints
 from xpconv.data import load
 from xpconv.divergence import StopAtNaN
 from xpconv.monitoring import ProgressBar
-from xpconv.training import Trainer, cosine
+from xpconv.schedules import cosine, one_cycle, stairs, warmup
+from xpconv.training import Trainer
 
-OPTIMIZERS = {"adam": xpconv.Adam, "nesterov": xpconv.Nesterov}
+OPTIMIZERS = {"adam": xpconv.Adam, "adamw": xpconv.AdamW, "nesterov": xpconv.Nesterov, "sgdw": xpconv.SGDW}
+SCHEDULES = {"constant": lambda step, steps: 1, "cosine": cosine, "stairs": stairs(), "one-cycle": one_cycle()}
 RECIPES = {
     "digits": {"epochs": 40, "batch_size": 50, "lr": 0.003},
     "mnist": {"epochs": 20, "batch_size": 100, "lr": 0.001},
@@ -34,7 +36,16 @@ def arguments():
     option("--epochs", type=int, help=f"this, the batch size and the learning rate have defaults: {RECIPES}")
     option("--batch-size", type=int)
     option("--optimizer", choices=OPTIMIZERS, default="adam")
-    option("--lr", type=float, help="learning rate at the start; it falls to 0 along a cosine")
+    option("--lr", type=float, help="the largest learning rate")
+    option("--schedule", choices=SCHEDULES, default="cosine", help="how the learning rate changes")
+    option(
+        "--warmup",
+        type=float,
+        metavar="SHARE",
+        default=0.0,
+        help="of all steps, for it to rise to the schedule's start",
+    )
+    option("--weight-decay", type=float, default=0.0, help="in the loss; beside it with adamw and sgdw")
     option("--seed", type=int, default=0)
     option("--plot", metavar="FILE", help="draw curves, filters and mistakes")
     option("--save", metavar="FILE", help="write the weights, as safetensors")
@@ -68,12 +79,12 @@ def prepare(args):
         callbacks.append(Checkpoints(args.checkpoint, every=args.checkpoint_every))
     trainer = Trainer(
         network,
-        OPTIMIZERS[args.optimizer](args.lr),
+        OPTIMIZERS[args.optimizer](args.lr, weight_decay=args.weight_decay),
         train,
         test,
         epochs=args.epochs,
         batch_size=args.batch_size,
-        schedule=cosine,
+        schedule=warmup(SCHEDULES[args.schedule], args.warmup),
         rng=rng,
         callbacks=callbacks,
     )

@@ -68,6 +68,12 @@ def test_another_backend_is_one_word(flag):
     assert accuracy(output) > 0.5
 
 
+@pytest.mark.parametrize("schedule", ["constant", "stairs", "one-cycle"])
+def test_schedules_learn(call, schedule):
+    options = ["--optimizer", "sgdw", "--lr", 0.05, "--weight-decay", 0.01, "--warmup", 0.1, "--epochs", 4]
+    assert accuracy(call("--schedule", schedule, *options, "--quiet")) > 0.9
+
+
 def test_the_same_seed_gives_the_same_weights(tmp_path, call):
     safetensors = pytest.importorskip("safetensors.numpy")
     weights = []
@@ -109,6 +115,8 @@ def test_plot(tmp_path, call, network, suffix, magic):
         (["--epochs", "0"], "epochs is 0"),
         (["--batch-size", "-1"], "batch_size is -1"),
         (["--lr", "-1"], "lr is -1.0"),
+        (["--warmup", "1"], "share is 1.0; give a number of at least 0 and below 1"),
+        (["--weight-decay", "-1"], "weight_decay is -1.0"),
         (["--seed", "-1"], "seed is -1"),
     ],
 )

@@ -9,8 +9,9 @@ from cases import integers, normal
 import xpconv
 from xpconv.data import Dataset, digits
 from xpconv.monitoring import ProgressBar
+from xpconv.schedules import cosine
 from xpconv.testing import assert_close
-from xpconv.training import Callback, History, Trainer, cosine
+from xpconv.training import Callback, History, Trainer
 
 STEPS = 50
 
@@ -208,13 +209,6 @@ def test_a_schedule_scales_the_learning_rate_of_each_step():
     assert asked == [(0, 4), (1, 4), (2, 4), (3, 4)]
     assert optimizer.rates == [0.5, 0.25, 0.5 / 3, 0.125]
     assert optimizer.lr == 0.5
-
-
-def test_cosine():
-    assert cosine(0, 8) == 1
-    assert cosine(4, 8) == pytest.approx(0.5)
-    assert cosine(2, 8) == pytest.approx((1 + 2**-0.5) / 2)
-    assert cosine(8, 8) == 0
 
 
 def test_the_learning_rate_is_given_back_after_a_failure():

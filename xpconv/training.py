@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from xpconv.libraries import Array, synchronize, to_numpy
 from xpconv.networks import Network, beside
 from xpconv.optimizers import Optimizer
+from xpconv.schedules import Schedule
 from xpconv.sources import InMemory, Samples, Source, placed
 from xpconv.states import moved
 from xpconv.weights import check_fit
@@ -109,8 +109,8 @@ class Trainer:
     rng : numpy.random.Generator or int, optional
         Shuffles the samples of each epoch, on the host: the same seed gives the same order on every backend.
     schedule : callable, optional
-        ``schedule(step, steps)`` gives the factor of the learning rate at each of the steps, from 0 on: `cosine`, for
-        one.
+        ``schedule(step, steps)`` gives the factor of the learning rate at each of the steps, from 0 on: one of
+        `xpconv.schedules`, say.
     sample : int
         How many of the images trained on tell the accuracy on them, the same ones after each epoch.
     callbacks : sequence of Callback
@@ -141,7 +141,7 @@ class Trainer:
         epochs: int,
         batch_size: int = 100,
         rng: np.random.Generator | int | None = None,
-        schedule: Callable[[int, int], float] | None = None,
+        schedule: Schedule | None = None,
         sample: int = 1000,
         callbacks: Sequence[Callback] = (),
     ) -> None:
@@ -271,13 +271,3 @@ class Trainer:
 
     def _stateful(self) -> list[Callback]:
         return [callback for callback in self.callbacks if type(callback).state is not Callback.state]
-
-
-def cosine(step: int, steps: int) -> float:
-    """Let the learning rate fall from 1 to 0 times its value, along half a period of the cosine.
-
-    References
-    ----------
-    Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts" (2017), equation 5, without restarts.
-    """
-    return (1 + math.cos(math.pi * step / steps)) / 2
