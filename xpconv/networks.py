@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
@@ -202,6 +203,18 @@ class Network:
         labels = xp.argmax(t, axis=1) if t.ndim == 2 else t
         right = xp.count_nonzero(self.classify(x, batch_size) == labels)
         return int(right) / int(x.shape[0])
+
+    @contextlib.contextmanager
+    def holding(self, arrays: Mapping[str, Array]) -> Iterator[None]:
+        """Have other arrays, by the names of `state`, instead of its own, as long as a with statement lasts."""
+        own = {name: self.state[name] for name in arrays}
+        try:
+            for name, array in arrays.items():
+                self.state[name] = array
+            yield
+        finally:
+            for name, array in own.items():
+                self.state[name] = array
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
         """Write `state` to a safetensors file, whole or not at all, with notes on where it comes from."""

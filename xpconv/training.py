@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -82,6 +82,10 @@ class Callback:
 
     def on_step(self, trainer: Trainer) -> None:
         """Act after a step."""
+
+    def evaluating(self, trainer: Trainer) -> contextlib.AbstractContextManager[object]:
+        """Return a context in which the network has other weights, for them to be measured and kept."""
+        return contextlib.nullcontext()
 
     def on_epoch(self, trainer: Trainer) -> None:
         """Act after an epoch and the measuring of its accuracy."""
@@ -196,6 +200,17 @@ class Trainer:
         """Let the training end after the step or the epoch under way."""
         self.stopped = True
 
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Let the network have the weights that its accuracy is told of: where callbacks average them, the averages.
+
+        Afterwards it has those again that training goes on with.
+        """
+        with contextlib.ExitStack() as stack:
+            for callback in self.callbacks:
+                stack.enter_context(callback.evaluating(self))
+            yield
+
     def step(self, x: Array, t: Array) -> Array:
         """Take one step on one batch, and return its loss, which stays on the device."""
         self.batch = x, t
@@ -218,9 +233,10 @@ class Trainer:
             if self.stopped:
                 return
         history = self.history
-        history.train_accuracy.append(self.network.accuracy(*self.seen, batch_size=self.batch_size))
-        if self.test is not None:
-            history.test_accuracy.append(self.network.accuracy(*self.test, batch_size=self.batch_size))
+        with self.evaluating():
+            history.train_accuracy.append(self.network.accuracy(*self.seen, batch_size=self.batch_size))
+            if self.test is not None:
+                history.test_accuracy.append(self.network.accuracy(*self.test, batch_size=self.batch_size))
         self.epochs_done, self.steps_of_epoch = self.epochs_done + 1, 0
         for callback in self.callbacks:
             callback.on_epoch(self)
