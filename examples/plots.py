@@ -1,9 +1,32 @@
 """A picture of a training: its curves, the first layer's filters before and after, the images it still gets wrong."""
 
+import os
+import time
+from pathlib import Path
+
+from xpconv.training import Callback
+
 try:
     from matplotlib.figure import Figure
 except ImportError as error:
     raise ImportError('a plot needs matplotlib: pip install "xpconv[examples]"') from error
+
+
+class Curves(Callback):
+    """Draws the curves to a file, again and again, while a training runs."""
+
+    def __init__(self, file, seconds=5):
+        self.file, self.seconds, self.last = Path(file), seconds, -seconds
+
+    def on_epoch(self, trainer):
+        if time.monotonic() - self.last < self.seconds:
+            return
+        figure = Figure(figsize=(11, 4), layout="constrained")
+        curves(figure, trainer.history)
+        temporary = self.file.with_name(f".{self.file.name}")  # so that a viewer never sees half a picture
+        figure.savefig(temporary, dpi=150)
+        os.replace(temporary, self.file)
+        self.last = time.monotonic()
 
 
 def draw(file, history, before, after, test, answers):

@@ -11,11 +11,15 @@ from pathlib import Path
 import numpy as np
 
 import xpconv
+from xpconv.averaging import WeightAverage
 from xpconv.checkpoints import Checkpoints
-from xpconv.data import load
+from xpconv.clipping import ClipNorm
+from xpconv.data import Dataset, load
 from xpconv.divergence import StopAtNaN
-from xpconv.monitoring import ProgressBar
+from xpconv.metrics import JsonLines, TensorBoard
+from xpconv.monitoring import Progress
 from xpconv.schedules import cosine, one_cycle, stairs, warmup
+from xpconv.stopping import EarlyStopping
 from xpconv.training import Trainer
 
 OPTIMIZERS = {"adam": xpconv.Adam, "adamw": xpconv.AdamW, "nesterov": xpconv.Nesterov, "sgdw": xpconv.SGDW}
@@ -46,19 +50,47 @@ def arguments():
         help="of all steps, for it to rise to the schedule's start",
     )
     option("--weight-decay", type=float, default=0.0, help="in the loss; beside it with adamw and sgdw")
+    option("--clip", type=float, metavar="NORM", help="shorten gradients that are longer")
+    option("--ema", type=float, metavar="DECAY", help="measure and save an average of the weights over the steps")
+    option("--early-stop", type=int, metavar="EPOCHS", help="stop when so many bring nothing on a held-out tenth")
+    option("--metrics", metavar="FILE", help="write losses, learning rates and accuracies, as lines of JSON")
+    option("--tensorboard", metavar="DIR", help="write them for TensorBoard")
     option("--seed", type=int, default=0)
     option("--plot", metavar="FILE", help="draw curves, filters and mistakes")
     option("--save", metavar="FILE", help="write the weights, as safetensors")
     option("--checkpoint", metavar="DIR", help="keep the last three states of the training there")
     option("--checkpoint-every", metavar="STEPS", type=int, help="how often; without it after each epoch")
     option("--resume", action="store_true", help="go on from the last whole checkpoint in DIR, where there is one")
-    option("--quiet", action="store_true", help="no progress bar")
+    option("--quiet", action="store_true", help="show no progress")
     parser.set_defaults(**RECIPES[parser.parse_known_args()[0].data])
     return parser.parse_args()
 
 
+def chosen(args, held_out):
+    if args.clip is not None:
+        yield ClipNorm(args.clip)
+    if args.ema is not None:
+        yield WeightAverage(args.ema)
+    if held_out:
+        yield EarlyStopping(held_out, args.early_stop)
+    if args.metrics:
+        yield JsonLines(args.metrics)
+    if args.tensorboard:
+        yield TensorBoard(args.tensorboard)
+    if args.plot:
+        import plots  # only a plot needs matplotlib
+
+        yield plots.Curves(args.plot)
+    if not args.quiet:
+        yield Progress()
+
+
+def part(samples, start, stop):
+    return Dataset(samples.images[start:stop], samples.labels[start:stop])
+
+
 def prepare(args):
-    for file in (args.plot, args.save):
+    for file in (args.plot, args.save, args.metrics):
         if file and not Path(file).parent.is_dir():
             raise ValueError(f"there is no directory {Path(file).parent} for {file}")
     if not args.checkpoint and (args.resume or args.checkpoint_every):
@@ -68,13 +100,17 @@ def prepare(args):
     backend = xpconv.backend(args.backend)
     rng = np.random.default_rng(args.seed)
     train, test = load(args.data, args.data_dir)
+    held_out = None
+    if args.early_stop is not None:
+        tenth = len(train) // 10
+        train, held_out = part(train, tenth, None), part(train, 0, tenth)
     shape = train.images.shape[1:]
     if args.network == "deep":
         network = xpconv.DeepConvNet(shape, backend=backend, rng=rng)
     else:
         windows = {"filter_size": 3, "pad": 1} if args.data == "digits" else {}  # the book's 5x5 suit 28x28 pixels
         network = xpconv.SimpleConvNet(shape, windows, weight_init_std="he", backend=backend, rng=rng)
-    callbacks = [StopAtNaN(), *([] if args.quiet else [ProgressBar()])]
+    callbacks = [StopAtNaN(), *chosen(args, held_out)]
     if args.checkpoint:
         callbacks.append(Checkpoints(args.checkpoint, every=args.checkpoint_every))
     trainer = Trainer(
@@ -120,12 +156,14 @@ def main():
         end(error, 2)
     except KeyboardInterrupt:
         sys.exit(130)
-    print(f"{history.images_per_second:,.0f} images/s, test accuracy {history.test_accuracy[-1]:.2%}")
-    if args.save:
-        network.save(args.save, {"data": args.data, "test accuracy": str(history.test_accuracy[-1])})
-    if args.plot:
-        answers = xpconv.to_numpy(network.classify(trainer.test[0]))
-        plots.draw(args.plot, history, before, xpconv.to_numpy(network.params["W1"]), test, answers)
+    with trainer.evaluating():
+        accuracy = network.accuracy(*trainer.test)
+        print(f"{history.images_per_second:,.0f} images/s, test accuracy {accuracy:.2%}")
+        if args.save:
+            network.save(args.save, {"data": args.data, "test accuracy": str(accuracy)})
+        if args.plot:
+            answers = xpconv.to_numpy(network.classify(trainer.test[0]))
+            plots.draw(args.plot, history, before, xpconv.to_numpy(network.params["W1"]), test, answers)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
     ["networks"],
     ["convnets", "sources", "states"],
     ["training"],
-    ["checkpoints", "divergence", "monitoring"],
+    ["checkpoints", "divergence", "monitoring", "averaging", "clipping", "metrics", "stopping"],
     [""],  # xpconv itself: the public names
     ["catalogue"],
     ["bench", "bench.book", "bench.layers"],

@@ -1,6 +1,7 @@
 """The example, run as a reader would run it."""
 
 import importlib
+import json
 import os
 import pathlib
 import re
@@ -95,6 +96,20 @@ def test_saved_weights_have_the_accuracy_that_was_printed(tmp_path, call):
     assert network.accuracy(test.images, test.labels) == pytest.approx(accuracy(output), abs=1e-4)
 
 
+def test_regularized_and_seen(call, tmp_path):
+    pytest.importorskip("tensorboardX")
+    file, events = tmp_path / "metrics.jsonl", tmp_path / "events"
+    options = ["--clip", 1, "--ema", 0.9, "--early-stop", 1, "--metrics", file, "--tensorboard", events]
+    output = call("--epochs", 30, "--batch-size", 100, *options)
+    assert "1348 images to train on" in output
+    assert accuracy(output) > 0.9
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert lines[0].keys() == {"step", "loss", "lr"}
+    assert lines[-1].keys() == {"step", "epoch", "train_accuracy", "test_accuracy", "images_per_second"}
+    assert lines[-1]["epoch"] < 30
+    assert list(events.iterdir())
+
+
 @pytest.mark.parametrize("network, suffix, magic", [("simple", "png", b"\x89PNG"), ("deep", "pdf", b"%PDF")])
 def test_plot(tmp_path, call, network, suffix, magic):
     pytest.importorskip("matplotlib")
@@ -115,6 +130,10 @@ def test_plot(tmp_path, call, network, suffix, magic):
         (["--epochs", "0"], "epochs is 0"),
         (["--batch-size", "-1"], "batch_size is -1"),
         (["--lr", "-1"], "lr is -1.0"),
+        (["--clip", "0"], "largest is 0"),
+        (["--ema", "1"], "decay is 1.0"),
+        (["--early-stop", "0"], "patience is 0"),
+        (["--metrics", "/nowhere/m.jsonl"], "there is no directory /nowhere"),
         (["--warmup", "1"], "share is 1.0; give a number of at least 0 and below 1"),
         (["--weight-decay", "-1"], "weight_decay is -1.0"),
         (["--seed", "-1"], "seed is -1"),

@@ -7,8 +7,9 @@ import pytest
 from cases import integers, normal
 
 import xpconv
+from xpconv import monitoring
 from xpconv.data import Dataset, digits
-from xpconv.monitoring import ProgressBar
+from xpconv.monitoring import Progress
 from xpconv.schedules import cosine
 from xpconv.testing import assert_close
 from xpconv.training import Callback, History, Trainer
@@ -224,20 +225,36 @@ def test_the_learning_rate_is_given_back_after_a_failure():
     assert len(trainer.history.loss) == 1
 
 
-def test_progress_bar(capsys):
+def test_a_bar_on_a_terminal(capsys, monkeypatch):
     pytest.importorskip("tqdm")
-    trained(made("numpy"), images_and_labels(50), batch_size=2, callbacks=[ProgressBar()])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    trained(made("numpy"), images_and_labels(50), batch_size=2, callbacks=[Progress()])
     shown = capsys.readouterr().err
     assert "25/25" in shown
     assert "loss=" in shown
+
+
+def test_lines_in_a_log_file(capsys, monkeypatch):
+    options = {"epochs": 3, "batch_size": 2}
+    history = trained(made("numpy"), images_and_labels(50), callbacks=[Progress()], **options).history
+    last = f"epoch 3 of 3: loss {history.loss[-1]:.4f}, accuracy {history.train_accuracy[-1]:.4f}\n"
+    assert capsys.readouterr().err == last
+    monkeypatch.setattr(monitoring, "SECONDS_BETWEEN_LINES", 0)
+    trained(made("numpy"), images_and_labels(50), callbacks=[Progress()], **options)
+    assert [line[:12] for line in capsys.readouterr().err.splitlines()] == [f"epoch {n} of 3" for n in (1, 2, 3)]
+
+
+def test_without_a_callback_nothing_is_shown(capsys):
     trained(made("numpy"), images_and_labels(50), batch_size=2)
     assert capsys.readouterr() == ("", "")
 
 
 def test_without_tqdm(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
+    trained(made("numpy"), images_and_labels(50), callbacks=[Progress()])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with pytest.raises(ImportError, match=r'a progress bar needs tqdm: pip install "xpconv\[examples\]"'):
-        ProgressBar()
+        Progress()
 
 
 def test_no_images_were_trained_on():
