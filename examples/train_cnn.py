@@ -6,11 +6,13 @@ python examples/train_cnn.py --data mnist --network deep --backend cupy
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 import xpconv
+from xpconv.augmentation import cutout, shift
 from xpconv.averaging import WeightAverage
 from xpconv.checkpoints import Checkpoints
 from xpconv.clipping import ClipNorm
@@ -19,11 +21,13 @@ from xpconv.divergence import StopAtNaN
 from xpconv.metrics import JsonLines, TensorBoard
 from xpconv.monitoring import Progress
 from xpconv.schedules import cosine, one_cycle, stairs, warmup
+from xpconv.sources import Augmented, InMemory, placed
 from xpconv.stopping import EarlyStopping
 from xpconv.training import Trainer
 
 OPTIMIZERS = {"adam": xpconv.Adam, "adamw": xpconv.AdamW, "nesterov": xpconv.Nesterov, "sgdw": xpconv.SGDW}
 SCHEDULES = {"constant": lambda step, steps: 1, "cosine": cosine, "stairs": stairs(), "one-cycle": one_cycle()}
+AUGMENTATIONS = {"shift": partial(shift, most=1), "cutout": partial(cutout, size=3)}
 RECIPES = {
     "digits": {"epochs": 40, "batch_size": 50, "lr": 0.003},
     "mnist": {"epochs": 20, "batch_size": 100, "lr": 0.001},
@@ -39,6 +43,7 @@ def arguments():
     option("--network", choices=("simple", "deep"), default="simple")
     option("--epochs", type=int, help=f"this, the batch size and the learning rate have defaults: {RECIPES}")
     option("--batch-size", type=int)
+    option("--augment", choices=AUGMENTATIONS, help="show every image a little changed each time")
     option("--optimizer", choices=OPTIMIZERS, default="adam")
     option("--lr", type=float, help="the largest learning rate")
     option("--schedule", choices=SCHEDULES, default="cosine", help="how the learning rate changes")
@@ -113,10 +118,15 @@ def prepare(args):
     callbacks = [StopAtNaN(), *chosen(args, held_out)]
     if args.checkpoint:
         callbacks.append(Checkpoints(args.checkpoint, every=args.checkpoint_every))
+    if args.augment:
+        train_on = InMemory(*placed(network, "train", train), args.batch_size, rng)
+        train_on = Augmented(train_on, AUGMENTATIONS[args.augment], rng)
+    else:
+        train_on = train
     trainer = Trainer(
         network,
         OPTIMIZERS[args.optimizer](args.lr, weight_decay=args.weight_decay),
-        train,
+        train_on,
         test,
         epochs=args.epochs,
         batch_size=args.batch_size,

@@ -72,7 +72,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
     ["layers"],
     ["networks"],
     ["convnets", "sources", "states"],
-    ["training"],
+    ["streaming", "training"],
     ["checkpoints", "divergence", "monitoring", "averaging", "clipping", "metrics", "stopping"],
     [""],  # xpconv itself: the public names
     ["catalogue"],

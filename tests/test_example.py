@@ -110,6 +110,11 @@ def test_regularized_and_seen(call, tmp_path):
     assert list(events.iterdir())
 
 
+@pytest.mark.parametrize("augment", ["shift", "cutout"])
+def test_augmented_images_teach_too(call, augment):
+    assert accuracy(call("--augment", augment, "--epochs", 3, "--quiet")) > 0.8
+
+
 @pytest.mark.parametrize("network, suffix, magic", [("simple", "png", b"\x89PNG"), ("deep", "pdf", b"%PDF")])
 def test_plot(tmp_path, call, network, suffix, magic):
     pytest.importorskip("matplotlib")

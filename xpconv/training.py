@@ -103,7 +103,7 @@ class Trainer:
     optimizer : Optimizer
     train : Dataset, (x, t) or Source
         NumPy arrays, copied to the parameters once and in their dtype: x (N, ...) of floats, and t (N,) labels as
-        integers or (N, K) rows. Or where else batches come from.
+        integers or (N, K) rows. Or where else batches come from: `xpconv.streaming.Indexed` reads them from files.
     test : Dataset or (x, t), optional
         To measure the accuracy on after each epoch.
     epochs : int
@@ -222,16 +222,17 @@ class Trainer:
 
     def _epoch(self, base: float) -> None:
         self._since = time.perf_counter()
-        for x, t in self.source.epoch(self.steps_of_epoch):
-            if self.schedule is not None:
-                self.optimizer.lr = base * self.schedule(self.steps_done, self.steps)
-            self._losses.append(self.step(x, t))
-            self._history.images += int(x.shape[0])
-            self.steps_of_epoch += 1
-            for callback in self.callbacks:
-                callback.on_step(self)
-            if self.stopped:
-                return
+        with contextlib.closing(batch for batch in self.source.epoch(self.steps_of_epoch)) as arriving:
+            for x, t in arriving:
+                if self.schedule is not None:
+                    self.optimizer.lr = base * self.schedule(self.steps_done, self.steps)
+                self._losses.append(self.step(x, t))
+                self._history.images += int(x.shape[0])
+                self.steps_of_epoch += 1
+                for callback in self.callbacks:
+                    callback.on_step(self)
+                if self.stopped:
+                    return
         history = self.history
         with self.evaluating():
             history.train_accuracy.append(self.network.accuracy(*self.seen, batch_size=self.batch_size))
