@@ -53,6 +53,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
         "compiled.sweeps",
         "execution",
         "frozen",
+        "loss_scaling",
         "operators",
         "optimizers",
         "precision",

@@ -22,6 +22,8 @@ import numpy as np
 Array = Any
 Pullback = Callable[..., tuple[Any, ...]]
 
+_namespaces: dict[type, Any] = {}
+
 
 @dataclass(frozen=True)
 class Library:
@@ -104,15 +106,11 @@ def device_name(device: Any) -> str:
     return str(device)
 
 
-_namespaces: dict[type, Any] = {}
-
-
 def namespace_of(array: Array) -> Any:
     """Return the namespace of the standard that an array's type belongs to; asked once for each type."""
-    kind = type(array)
-    if kind not in _namespaces:
-        _namespaces[kind] = array_api_compat.array_namespace(array)
-    return _namespaces[kind]
+    if type(array) not in _namespaces:
+        _namespaces[type(array)] = array_api_compat.array_namespace(array)
+    return _namespaces[type(array)]
 
 
 def first_line(error: BaseException) -> str:
@@ -150,6 +148,12 @@ def strictest(backend: Any) -> Iterator[None]:
             config.update("jax_enable_x64", before)
     else:
         yield
+
+
+def on_device(*arrays: Any) -> contextlib.AbstractContextManager[Any]:
+    """Enter the device of CuPy's arrays, where its new arrays and launches go; other libraries follow their arrays."""
+    places = (array.device for array in arrays if array_api_compat.is_cupy_array(array))
+    return next(places, None) or contextlib.nullcontext()
 
 
 def at_hand(array: Array) -> bool:
@@ -223,19 +227,16 @@ def overlapping_view(array: Array, axis: int, counts: tuple[int, int], steps: tu
         return np.ndarray(shape, array.dtype, array, 0, strides)  # a fifth of what as_strided takes
     if array_api_compat.is_torch_array(array):
         return array.as_strided(shape, strides)
-    module = sys.modules[type(array).__module__.partition(".")[0]]
-    return module.lib.stride_tricks.as_strided(array, shape, strides)
+    return sys.modules[type(array).__module__.partition(".")[0]].lib.stride_tricks.as_strided(array, shape, strides)
+
+
+ERFC = {"torch": "torch.special", "jax": "jax.scipy.special", "cupy": "cupyx.scipy.special"}
 
 
 def erfc_of(array: Array) -> Callable[[Array], Array] | None:
     """Return the complementary error function of an array's library; None where it has none."""
-    if array_api_compat.is_torch_array(array):
-        return sys.modules["torch"].special.erfc  # type: ignore[no-any-return]
-    if array_api_compat.is_jax_array(array):
-        return importlib.import_module("jax.scipy.special").erfc  # type: ignore[no-any-return]
-    if array_api_compat.is_cupy_array(array):
-        return importlib.import_module("cupyx.scipy.special").erfc  # type: ignore[no-any-return]
-    return None
+    home = ERFC.get(namespace_of(array).__name__.removeprefix("array_api_compat.").partition(".")[0])
+    return importlib.import_module(home).erfc if home else None
 
 
 def differentiable(body: Callable[..., tuple[Any, Pullback]], arrays: tuple[Any, ...], options: dict[str, Any]) -> Any:

@@ -17,7 +17,7 @@ from typing import Any, ParamSpec
 from array_api_compat import device
 
 from xpconv.arrays import namespace
-from xpconv.libraries import Array, Pullback, differentiable
+from xpconv.libraries import Array, Pullback, differentiable, on_device
 
 P = ParamSpec("P")
 
@@ -52,11 +52,14 @@ def operator(body: Callable[P, tuple[Any, Pullback]]) -> Callable[P, Any]:
         return tuple(arguments.pop(name, None) for name in names[:count]), arguments
 
     def with_pullback(*arrays: Any, **options: Any) -> tuple[Any, Pullback]:
-        y, pullback = body(*arrays, **options)
+        place = on_device(*arrays)
+        with place:
+            y, pullback = body(*arrays, **options)
 
         def wanted(dy: Any, without: Collection[int] = ()) -> tuple[Any, ...]:
-            gradients = enumerate(pullback(dy)[: len(arrays)])
-            return tuple(None if i in without else g() if callable(g) else g for i, g in gradients)
+            with place:
+                gradients = enumerate(pullback(dy)[: len(arrays)])
+                return tuple(None if i in without else g() if callable(g) else g for i, g in gradients)
 
         return y, wanted
 

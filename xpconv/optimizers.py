@@ -18,7 +18,7 @@ from array_api_compat import array_namespace
 
 from xpconv.arrays import namespace, one_dtype, shaped
 from xpconv.hyperparameters import number
-from xpconv.libraries import Array
+from xpconv.libraries import Array, on_device
 
 
 class Optimizer:
@@ -62,7 +62,8 @@ class Optimizer:
             one_dtype(namespace(**{name: p, word: g}), "real floating", **{name: p, word: g})
             shaped(word, g, tuple(p.shape), f"the shape of {name}")
         for name, g in grads.items():
-            params[name] = self.step(name, *self.decayed(params[name], g))
+            with on_device(g):
+                params[name] = self.step(name, *self.decayed(params[name], g))
 
     def decayed(self, p: Array, g: Array) -> tuple[Array, Array]:
         """Return a parameter and its gradient after the decay, for the step to be taken with."""

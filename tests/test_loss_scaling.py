@@ -1,0 +1,76 @@
+"""Loss scaling: the factor, the gradients, and a step that is left out."""
+
+import numpy as np
+import pytest
+from cases import normal
+
+import xpconv
+from xpconv.loss_scaling import LossScaler
+from xpconv.testing import assert_close
+
+
+def test_the_gradients_are_those_of_the_loss(backend):
+    scaler = LossScaler(1024.0)
+    hosts = {"W": normal(3, 4).astype("float32"), "b": normal(4).astype("float32")}
+    grads = {name: backend.asarray(host * host.dtype.type(1024)) for name, host in hosts.items()}
+    found = scaler.unscaled(grads)
+    assert list(found) == ["W", "b"]
+    for name, host in hosts.items():
+        assert_close(found[name], host.astype("float32"), like=grads[name])
+
+
+def test_small_gradients_are_kept_from_being_zero():
+    x, w = np.full((1, 1, 4, 4), 2.0**-14, np.float16), np.ones((1, 1, 2, 2), np.float16)
+    y, pullback = xpconv.vjp(xpconv.conv, x, w)
+    small = 2.0**-16
+    lost = pullback(np.full(y.shape, small, y.dtype))[1]
+    assert_close(lost, np.zeros(w.shape, np.float16))
+    scaler = LossScaler()
+    dw = pullback(np.full(y.shape, small * scaler.scale, y.dtype))[1]
+    assert_close(scaler.unscaled({"w": dw})["w"], np.full(w.shape, 9 * 2.0**-30, np.float32))
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_a_step_that_is_not_finite_is_left_out_and_the_factor_falls(backend, bad):
+    scaler, host = LossScaler(8.0, backoff=0.25, interval=2), np.ones(3, np.float32)
+    good, wrong = backend.asarray(host), backend.asarray(host * np.float32(bad))
+    assert scaler.unscaled({"W": good, "b": good}) is not None
+    assert scaler.unscaled({"W": good, "b": wrong}) is None
+    assert (scaler.scale, scaler.finite_steps) == (2.0, 0)
+    assert scaler.unscaled({"W": wrong, "b": good}) is None
+    assert scaler.scale == 0.5
+
+
+def test_the_factor_grows_after_so_many_finite_steps_in_a_row():
+    scaler, grads = LossScaler(4.0, growth=8.0, interval=3), {"W": np.ones(2, np.float32)}
+    seen = []
+    for _ in range(6):
+        assert_close(scaler.unscaled(grads)["W"], np.full(2, 1 / (seen[-1] if seen else 4.0), np.float32))
+        seen.append(scaler.scale)
+    assert seen == [4.0, 4.0, 32.0, 32.0, 32.0, 256.0]
+
+
+def test_without_gradients_nothing_changes():
+    scaler = LossScaler(4.0, interval=1)
+    assert scaler.unscaled({}) == {}
+    for wrong in (None, [1.0], np.ones(2, int)):
+        with pytest.raises(TypeError):
+            scaler.unscaled({"W": wrong})
+    assert (scaler.scale, scaler.finite_steps) == (4.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"scale": 0}, ValueError, "scale is 0; give a number above 0"),
+        ({"scale": "8"}, TypeError, "scale is '8' .str.; give a number"),
+        ({"scale": True}, TypeError, "scale is True .bool.; give a number"),
+        ({"growth": 1}, ValueError, "growth is 1; give a number above 1"),
+        ({"backoff": 1.0}, ValueError, "backoff is 1.0; give a number above 0 and below 1"),
+        ({"interval": 0}, ValueError, "interval is 0; give a whole number of at least 1"),
+        ({"scale": float("nan")}, ValueError, "scale is nan"),
+    ],
+)
+def test_what_is_out_of_range_is_refused(options, error, words):
+    with pytest.raises(error, match=words):
+        LossScaler(**options)
