@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from xpconv.libraries import LIBRARIES, Array, device_name, device_of, first_line
+from xpconv.libraries import LIBRARIES, Array, device_name, device_of
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def backend(flag: str = "numpy") -> Backend:
         raise ValueError(f"backend {flag!r}: {error}; choose one of {library.devices}") from error
     except Exception as error:
         raise RuntimeError(
-            f"backend {flag!r} is installed but cannot be used: {first_line(error)}. To mend it: {library.install}"
+            f"backend {flag!r} is installed but cannot be used: {_first_line(error)}. To mend it: {library.install}"
         ) from error
     return Backend(flag, namespace, device)
 
@@ -133,3 +133,8 @@ def _version(flag: str) -> str:
     for distribution in importlib.metadata.packages_distributions().get(module, []):
         return importlib.metadata.version(distribution)
     return "-"
+
+
+def _first_line(error: BaseException) -> str:
+    """Say in one line what went wrong."""
+    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".: ")

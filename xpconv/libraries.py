@@ -81,7 +81,7 @@ def device_of(name: str, module: ModuleType, flag: str) -> Any:
         try:
             return module.device(flag or module.get_default_device())
         except RuntimeError as error:
-            raise ValueError(first_line(error)) from error
+            raise ValueError(str(error).partition("\n")[0]) from error
     if name == "jax":
         platform, _, index = flag.partition(":")
         devices = module.devices(platform or None)
@@ -111,11 +111,6 @@ def namespace_of(array: Array) -> Any:
     if type(array) not in _namespaces:
         _namespaces[type(array)] = array_api_compat.array_namespace(array)
     return _namespaces[type(array)]
-
-
-def first_line(error: BaseException) -> str:
-    """Say in one line what went wrong."""
-    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".: ")
 
 
 def to_numpy(array: Array) -> np.ndarray[Any, Any]:
@@ -230,13 +225,15 @@ def overlapping_view(array: Array, axis: int, counts: tuple[int, int], steps: tu
     return sys.modules[type(array).__module__.partition(".")[0]].lib.stride_tricks.as_strided(array, shape, strides)
 
 
-ERFC = {"torch": "torch.special", "jax": "jax.scipy.special", "cupy": "cupyx.scipy.special"}
-
-
 def erfc_of(array: Array) -> Callable[[Array], Array] | None:
     """Return the complementary error function of an array's library; None where it has none."""
-    home = ERFC.get(namespace_of(array).__name__.removeprefix("array_api_compat.").partition(".")[0])
-    return importlib.import_module(home).erfc if home else None
+    if array_api_compat.is_torch_array(array):
+        return sys.modules["torch"].special.erfc  # type: ignore[no-any-return]
+    if array_api_compat.is_jax_array(array):
+        return importlib.import_module("jax.scipy.special").erfc  # type: ignore[no-any-return]
+    if array_api_compat.is_cupy_array(array):
+        return importlib.import_module("cupyx.scipy.special").erfc  # type: ignore[no-any-return]
+    return None
 
 
 def differentiable(body: Callable[..., tuple[Any, Pullback]], arrays: tuple[Any, ...], options: dict[str, Any]) -> Any:
