@@ -6,7 +6,6 @@ Arrays are channels-last in here. A maximum or a sum over windows is one over sh
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -79,8 +78,7 @@ def over_taps(reduce: Callable[[Array, Array], Array], x: Array, plan: Window) -
 
 def taps(plan: Window) -> list[tuple[slice, ...]]:
     """Where each tap of every window lies in a channels-last array with its margins on, in the order of the taps."""
-    along = ([span.tap(k) for k in range(span.kernel)] for span in plan.axes)
-    return [(slice(None), *where, slice(None)) for where in itertools.product(*along)]
+    return [(slice(None), *where, slice(None)) for where in plan.places()]
 
 
 def _to_largest(plan: Window, x: Array, y: Array, dy: Array) -> Array:

@@ -10,6 +10,7 @@ inclusive.
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from collections.abc import Iterator, Sequence
@@ -144,6 +145,10 @@ class Window:
     def overlapping(self) -> bool:
         """Whether neighbouring windows may share an element."""
         return any(axis.output > 1 and axis.extent > axis.stride for axis in self.axes)
+
+    def places(self) -> Iterator[tuple[slice, ...]]:
+        """Say where each tap of every window lies on the axes once their margins are laid on, in the taps' order."""
+        return itertools.product(*([axis.tap(k) for k in range(axis.kernel)] for axis in self.axes))
 
     def part(self, start: int, stop: int) -> tuple[slice, Window]:
         """Return the windows from `start` up to `stop` along the first axis, and the elements that they touch."""

@@ -5,7 +5,6 @@ Lowering would copy every element once for each tap, for products too small to b
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 
@@ -74,8 +73,7 @@ def _seen(x: Array, window: Window, groups: int) -> Iterator[tuple[tuple[int, in
     """Give for every tap and channel of a group what all windows see of it: (n, *output, G, 1)."""
     padded = extend(x, window.margins, first=1)
     padded = namespace_of(x).reshape(padded, (*padded.shape[:-1], groups, -1))
-    along_axes = ([span.tap(k) for k in range(span.kernel)] for span in window.axes)
-    for tap, where in enumerate(itertools.product(*along_axes)):
+    for tap, where in enumerate(window.places()):
         for channel in range(padded.shape[-1]):
             yield (tap, channel), padded[:, *where, :, channel : channel + 1]
 
