@@ -103,7 +103,25 @@ class Order:
         self._start = state["start"]
 
 
-class InMemory:
+class Ordered:
+    """What sources share whose samples come in an `Order`: it tells their length and their state."""
+
+    order: Order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """That of the order."""
+        return self.order.state
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self.order.state = state
+
+
+class InMemory(Ordered):
     """Samples that all lie where the parameters are, in an `Order`.
 
     Parameters
@@ -118,9 +136,6 @@ class InMemory:
         self.x, self.t = x, t
         self.order = Order(int(x.shape[0]), batch_size, rng)
 
-    def __len__(self) -> int:
-        return len(self.order)
-
     def epoch(self, done: int = 0) -> Generator[tuple[Array, Array]]:
         """Yield the batches of a new epoch or, where some are `done`, the others of the epoch begun last."""
         return (self._taken(chosen) for chosen in self.order.epoch(done))
@@ -128,15 +143,6 @@ class InMemory:
     def sample(self, count: int) -> tuple[Array, Array]:
         """Return up to `count` samples, drawn at random."""
         return self._taken(self.order.sample(count))
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """That of the order."""
-        return self.order.state
-
-    @state.setter
-    def state(self, state: dict[str, Any]) -> None:
-        self.order.state = state
 
     def _taken(self, chosen: NDArray[np.int64]) -> tuple[Array, Array]:
         xp, where = array_api_compat.array_namespace(self.x), beside(self.x, chosen)

@@ -17,7 +17,7 @@ import numpy as np
 from xpconv.libraries import Array
 from xpconv.networks import Network
 from xpconv.prefetching import delivered
-from xpconv.sources import Order, check_samples, check_targets
+from xpconv.sources import Order, Ordered, check_samples, check_targets
 from xpconv.windows import whole_number
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Batch = tuple[NDArray[Any], NDArray[Any]]
 
 
-class Indexed:
+class Indexed(Ordered):
     """Samples that can be read by their index, in an `Order`: NumPy's arrays, or `xpconv.files.MappedArray`.
 
     The same samples, batch size and seed give the same batches as in memory.
@@ -62,9 +62,6 @@ class Indexed:
         self.order = Order(int(x.shape[0]), batch_size, rng)
         self._like = next(iter(network.params.values()))
 
-    def __len__(self) -> int:
-        return len(self.order)
-
     def epoch(self, done: int = 0) -> Generator[tuple[Array, Array]]:
         """Yield the batches of a new epoch or, where some are `done`, the others of the epoch begun last."""
         order = self.order.epoch(done)  # drawn here and now, not on the thread that reads
@@ -75,15 +72,6 @@ class Indexed:
         chosen = self.order.sample(count)
         (batch,) = _arriving([(self.x[chosen], self.t[chosen])], self._like)
         return batch
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """That of the order."""
-        return self.order.state
-
-    @state.setter
-    def state(self, state: dict[str, Any]) -> None:
-        self.order.state = state
 
 
 class Iterated:
