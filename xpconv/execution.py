@@ -131,16 +131,16 @@ def total(x: Array, plan: Sequence[Band], part: Callable[[Band], Array]) -> Arra
     shares = evenly(len(plan), min(len(plan), lanes()))
     sums: list[Array] = [None] * len(shares)
 
-    def add(band: Band, share: int) -> None:
-        made = part(band)
-        if sums[share] is None:
-            sums[share] = made.copy()
-        else:
-            sums[share] += made
-
     def add_up(share: int) -> None:
+        def add(band: Band) -> None:
+            made = part(band)
+            if sums[share] is None:
+                sums[share] = made.copy()
+            else:
+                sums[share] += made
+
         for band in plan[shares[share]]:
-            in_task(lambda band: add(band, share), band)
+            in_task(add, band)
 
     run(add_up, range(len(shares)))
     result = sums[0]
