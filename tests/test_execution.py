@@ -94,6 +94,28 @@ def test_the_last_holder_gives_blas_back():
     assert found.get_threads() == before
 
 
+@pytest.mark.skipif(blas.openblas() is None, reason="NumPy does not call an OpenBLAS here")
+@pytest.mark.parametrize("algorithm", ["direct", "winograd"])
+@pytest.mark.parametrize("size", [4, 24])
+def test_no_product_is_left_to_the_threads_of_blas(two_workers, monkeypatch, algorithm, size):
+    """Once called they spin for a while, and take the processors from the workers."""
+    found, matmul, threads = blas.openblas(), np.matmul, []
+    monkeypatch.setattr(
+        np, "matmul", lambda *args, **kwargs: threads.append(found.get_threads()) or matmul(*args, **kwargs)
+    )
+    before = found.get_threads()
+    found.set_threads(2)
+    try:
+        rng = np.random.default_rng(0)
+        x, weight = rng.standard_normal((2, 40, size, size)), rng.standard_normal((40, 40, 3, 3))
+        y, pullback = xpconv.vjp(xpconv.conv, x, weight, pad=1, algorithm=algorithm)
+        pullback(y)
+        assert found.get_threads() == 2
+    finally:
+        found.set_threads(before)
+    assert set(threads) == {1}
+
+
 def test_without_a_known_blas_nothing_is_held_and_tasks_run_here(monkeypatch):
     monkeypatch.setattr(workers, "openblas", lambda: None)
     monkeypatch.setattr(blas, "openblas", lambda: None)

@@ -113,19 +113,21 @@ class Winograd:
         def taps(dfilters: Array) -> Array:
             """(T, C, o) to (*kernel, C, o)."""
             width = dfilters.shape[-1]
-            made = product(inverse, xp.reshape(dfilters, (-1, channels * width)))
+            made = product(inverse, xp.reshape(settled(dfilters), (-1, channels * width)))
             return xp.reshape(made, (*window.kernel, channels, width))
 
         def some_filters(where: Filters, _: Array | None) -> Array:
             return taps(summed(places, dplaces[where]))
 
+        shape, cuts = (*window.kernel, channels, filters), pieces(x, filters, BLOCK // 2)
         if self._fewer_tiles(x, min(channels, filters), plan):
             places = self._places(x, matrices.inputs, tiles, plan)
             dplaces = self._places(dy, matrices.outputs.T, outputs, plan)
-            return assemble(x, (*window.kernel, channels, filters), pieces(x, filters, BLOCK // 2), some_filters)
+            return assemble(x, shape, cuts, some_filters)
         # A band adds up a whole gradient, so it should have as many numbers of its own.
         least = max(TILES, channels * filters // (channels + filters))
-        return taps(total(x, self._bands(x, tiles, filters, plan, least), some_tiles))
+        dfilters = total(x, self._bands(x, tiles, filters, plan, least), some_tiles)
+        return assemble(x, shape, cuts, lambda where, _: taps(dfilters[where]))
 
     def _tiles(self, window: Window) -> Window:
         """Tiles of the input as windows."""
