@@ -1,44 +1,193 @@
-"""As much of CuPy as `xpconv.cuda` calls, on NumPy's memory: what runs in the tests is all but the GPU.
+"""As much of CuPy as this library calls, on NumPy's memory: what runs in the tests is all but the GPU.
 
-Kernels are those of the library, compiled by the host's C++ compiler and run thread by thread. cuBLAS is read from its
-manual: memory column by column, with leading dimensions and strides, and what it refuses is refused.
+Arrays are no arrays of NumPy and are not taken for one: they have CuPy's functions, and to look at a value is written
+down. Kernels are those of the library, compiled by the host's C++ compiler and run thread by thread. cuBLAS is read
+from its manual: memory column by column, with leading dimensions and strides, and what it refuses is refused.
+
+``PYTHONPATH=tests python -m pytest -p cupy_on_host --backend cupy`` runs any tests on it.
 """
 
 import ctypes
 import functools
 import math
+import operator
 import pathlib
 import shutil
 import subprocess
+import sys
 import tempfile
 import types
 
+import array_api_compat
 import numpy as np
+import pytest
 
-from xpconv.cuda import sources
+from xpconv.cuda import runtime, sources
 
 FENCE = 64  # numbers
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 
 
-class Array(np.ndarray):
-    """NumPy's array with the parts of CuPy's that NumPy's lacks."""
+def host_of(value):
+    """What stands for a value on the host; what CuPy would have to copy there first is refused."""
+    if isinstance(value, Array):
+        return value._host
+    if isinstance(value, tuple | list):
+        return type(value)(host_of(part) for part in value)
+    if isinstance(value, np.ndarray):
+        raise TypeError(f"Unsupported type {type(value)}")
+    return value
+
+
+def wrapped(result):
+    """What a function of NumPy gives, as CuPy would: a number too is an array."""
+    if isinstance(result, np.ndarray | np.generic):
+        return Array(np.asarray(result))
+    return type(result)(map(wrapped, result)) if isinstance(result, tuple | list) else result
+
+
+def on_arrays(function):
+    """A function of NumPy as one of CuPy."""
+
+    @functools.wraps(function)
+    def call(*given, **options):
+        with np.errstate(all="ignore"):
+            return wrapped(function(*map(host_of, given), **{name: host_of(value) for name, value in options.items()}))
+
+    return call
+
+
+class Array(np.lib.mixins.NDArrayOperatorsMixin):
+    """CuPy's array: `reads` counts how often values were looked at."""
+
+    reads = 0
+    __module__ = "cupy"
+
+    def __init__(self, host):
+        self._host = host
+
+    for name in ("shape", "dtype", "ndim", "size", "strides", "itemsize", "nbytes", "flags"):
+        locals()[name] = property(operator.attrgetter(f"_host.{name}"))
+    for name in ("T", "mT"):
+        locals()[name] = property(lambda self, name=name: Array(getattr(self._host, name)))
+    for name in (
+        "all",
+        "any",
+        "argmax",
+        "astype",
+        "copy",
+        "max",
+        "min",
+        "ravel",
+        "reshape",
+        "sum",
+        "transpose",
+        "view",
+    ):
+        locals()[name] = on_arrays(getattr(np.ndarray, name))
+    del name
+
+    @property
+    def device(self):
+        return Device(0)
 
     @property
     def data(self):
-        return types.SimpleNamespace(ptr=self.ctypes.data)
+        return types.SimpleNamespace(ptr=self._host.ctypes.data)
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
+        if out is not None:
+            getattr(ufunc, method)(*map(host_of, inputs), out=tuple(map(host_of, out)), **options)
+            return out[0]
+        return on_arrays(getattr(ufunc, method))(*inputs, **options)
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+
+    def __len__(self):
+        return len(self._host)
+
+    def __getitem__(self, where):
+        return Array(np.asarray(self._host[host_of(where)]))
+
+    def __setitem__(self, where, value):
+        self._host[host_of(where)] = host_of(value)
+
+    def get(self):
+        """The host's copy."""
+        Array.reads += 1
+        return self._host.copy()
+
+    def __bool__(self):
+        return bool(self.get())
+
+    def __int__(self):
+        return int(self.get())
+
+    def __float__(self):
+        return float(self.get())
+
+    __index__ = __int__
+
+    def item(self):
+        return self.get().item()
+
+    def tolist(self):
+        return self.get().tolist()
+
+    def __repr__(self):
+        return f"array({self._host!r} of CuPy)"
+
+
+class Device:
+    """The one GPU; None is the current one."""
+
+    __module__ = "cupy.cuda.device"
+
+    def __init__(self, index=None):
+        self.id = index or 0
+
+    def __eq__(self, other):
+        return isinstance(other, Device) and self.id == other.id
+
+    def __hash__(self):
+        return self.id
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+class Stream:
+    """A stream, on which everything is done at once."""
+
+    def __init__(self, **_):
+        pass
+
+    __enter__, __exit__ = Device.__enter__, Device.__exit__
+
+    def synchronize(self):
+        pass
+
+    def record(self):
+        return self
+
+    def wait_event(self, event):
+        pass
 
 
 def asarray(array, layout=None, dtype=None, shift=0):
     """An array whose axes lie in memory in this order, so many numbers behind a NaN, with NaNs all around."""
     array = np.asarray(array, dtype)
     order = tuple(range(array.ndim)) if layout is None else layout
-    whole = np.full(array.size + 2 * FENCE + shift, np.nan, array.dtype).view(Array)
+    whole = np.full(array.size + 2 * FENCE + shift, np.nan, array.dtype)
     laid = whole[FENCE + shift : FENCE + shift + array.size].reshape([array.shape[i] for i in order])
     laid = laid.transpose(np.argsort(order))
     laid[...] = array
-    return laid
+    return Array(laid)
 
 
 @functools.cache
@@ -61,23 +210,79 @@ class Cupy(types.ModuleType):
 
     def __init__(self):
         super().__init__("cupy")
-        self.launches, self.made, self.released, self.room = [], [], 0, math.inf
-        self.cuda = types.SimpleNamespace(
-            cublas=types.SimpleNamespace(gemmStridedBatchedEx=self.gemm),
-            get_cublas_handle=lambda: 7,
-            runtime=types.SimpleNamespace(memGetInfo=lambda: (1000, 2000)),
+        for name in dir(np):
+            member = getattr(np, name)
+            plain = name.startswith("_") or isinstance(member, type | types.ModuleType) or not callable(member)
+            if not name.startswith("__") and not hasattr(Cupy, name):
+                setattr(self, name, member if plain else on_arrays(member))
+        for name in ("dtype", "isdtype", "issubdtype", "finfo", "iinfo", "result_type", "broadcast_shapes"):
+            setattr(self, name, getattr(np, name))
+        self.ndarray, self.__file__, self.__version__ = Array, __file__, "on the host"
+        self.linalg, self.fft = (
+            self._submodule(name, {n: on_arrays(getattr(getattr(np, name), n)) for n in getattr(np, name).__all__})
+            for name in ("linalg", "fft")
         )
+        properties = {"name": b"none, but the host"}
+        self.cuda = self._submodule(
+            "cuda",
+            {
+                "Device": Device,
+                "Stream": Stream,
+                "cublas": types.SimpleNamespace(gemmStridedBatchedEx=self.gemm),
+                "device": self._submodule("cuda.device", {"Device": Device}),
+                "get_cublas_handle": lambda: 7,
+                "get_current_stream": lambda *_: Stream(),
+                "runtime": types.SimpleNamespace(
+                    memGetInfo=lambda: (1000, 2000),
+                    getDeviceCount=lambda: 1,
+                    getDeviceProperties=lambda _: properties,
+                ),
+            },
+        )
+        strided = {
+            "as_strided": lambda a, shape, strides: Array(np.lib.stride_tricks.as_strided(a._host, shape, strides))
+        }
+        self.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(**strided))
+        self.cupyx = types.ModuleType("cupyx")
+        self.cupyx.empty_pinned = np.empty
+        self.special = types.ModuleType("cupyx.scipy.special")
+        self.special.erfc = on_arrays(lambda x: np.vectorize(math.erfc, otypes="d")(x).astype(x.dtype))
+        self.reset()
 
-    ascontiguousarray = staticmethod(lambda array: np.ascontiguousarray(array).view(Array))
+    def _submodule(self, name, members):
+        module = types.ModuleType(f"cupy.{name}")
+        vars(module).update(members)
+        return module
 
-    def empty(self, shape, dtype):
+    def modules(self):
+        """The module and those in it, by name."""
+        inside = (self.cuda, self.cuda.device, self.linalg, self.fft, self.cupyx, self.special)
+        return {m.__name__: m for m in (self, *inside)}
+
+    def reset(self):
+        """Forget what was done."""
+        self.launches, self.products, self.sent, self.made = [], [], [], []
+        self.released, self.room = 0, math.inf
+        Array.reads = 0
+
+    def asarray(self, array, dtype=None, order=None, copy=None):
+        """From the host too, which is where arrays come from; `sent` has their shapes."""
+        if not isinstance(array, Array):
+            self.sent.append(np.shape(array))
+        return Array(np.asarray(array._host if isinstance(array, Array) else array, dtype, order=order, copy=copy))
+
+    def array(self, array, dtype=None, copy=True):
+        return self.asarray(array, dtype, copy=copy)
+
+    def empty(self, shape, dtype=float):
         """Full of NaNs, so that what nobody writes shows, and with a fence on both sides; too large is refused."""
-        dtype, count = np.dtype(dtype), math.prod(shape)
+        dtype, shape = np.dtype(dtype), (shape,) if isinstance(shape, int) else tuple(shape)
+        count = math.prod(shape)
         if count * dtype.itemsize > self.room:
             raise MemoryError(f"Out of memory allocating {count * dtype.itemsize} bytes")
         whole = np.full(count + 2 * FENCE, 99 if dtype.kind in "iu" else np.nan, dtype)
         self.made.append((whole, whole.tobytes()))
-        return whole[FENCE : FENCE + count].reshape(shape).view(Array)
+        return Array(whole[FENCE : FENCE + count].reshape(shape))
 
     def fences_stand(self):
         """Whether nothing was written beside any array that was made."""
@@ -122,9 +327,10 @@ class Cupy(types.ModuleType):
         wide = {68: np.float32, 77: np.float32, 70: np.float64}[compute]
         if a_type in (4, 5):
             wide = np.result_type(wide, np.complex64)
+        self.products.append((np.dtype(KINDS[a_type]).name, compute))
 
         def matrices(at, kind, rows, columns, leading, stride):
-            dtype = np.dtype({0: "f4", 1: "f8", 2: "f2", 4: "c8", 5: "c16", 14: "bfloat16"}[kind])
+            dtype = np.dtype(KINDS[kind])
             size = 1 + (batch - 1) * abs(stride) + (columns - 1) * leading + rows - 1
             memory = np.frombuffer((ctypes.c_byte * (size * dtype.itemsize)).from_address(at), dtype)
             steps = (stride * dtype.itemsize, dtype.itemsize, leading * dtype.itemsize)
@@ -142,9 +348,40 @@ class Cupy(types.ModuleType):
         out[...] = product if factors[1] == 0 else product + factors[1] * out.astype(wide)
 
 
+KINDS = {0: "f4", 1: "f8", 2: "f2", 4: "c8", 5: "c16", 14: "bfloat16"}  # by cudaDataType
+
+
 def by_value(argument):
     """What a kernel gets: a pointer for an array, the bytes of a structure."""
     if argument is None or isinstance(argument, Array):
-        return ctypes.c_void_p(argument.ctypes.data if isinstance(argument, Array) else None)
+        return ctypes.c_void_p(None if argument is None else argument.data.ptr)
     assert argument.size == 1 and argument.dtype.names
     return (ctypes.c_byte * argument.nbytes).from_buffer_copy(argument.tobytes())
+
+
+cupy = Cupy()
+
+
+def install(monkeypatch):
+    """Let it be CuPy, and the namespace of the standard that array-api-compat makes of CuPy be made of it."""
+    for name in [name for name in sys.modules if f"{name}.".startswith(("cupy.", "array_api_compat.cupy."))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(array_api_compat, "cupy", raising=False)
+    for name, module in (cupy.modules() | _namespace).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    if not _namespace:
+        array_api_compat.array_namespace(Array(np.ones(1)))
+        _namespace.update({n: m for n, m in sys.modules.items() if f"{n}.".startswith("array_api_compat.cupy.")})
+    monkeypatch.setattr(array_api_compat, "cupy", _namespace["array_api_compat.cupy"], raising=False)
+    runtime._kernel.cache_clear()
+    cupy.reset()
+    return cupy
+
+
+_namespace = {}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure():
+    """Install it for a whole run."""
+    install(pytest.MonkeyPatch())

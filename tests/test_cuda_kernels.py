@@ -4,8 +4,6 @@ Inputs lie among NaNs, results are made full of NaNs with a fence around them: w
 not be shows, and so does what is not written at all.
 """
 
-import sys
-
 import cupy_on_host
 import numpy as np
 import pytest
@@ -15,9 +13,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_geometry import BATCHES, SEEDS, geometries
 
-from xpconv.cuda import depthwise, pooling, runtime, sources
+from xpconv.algorithms import Plan
+from xpconv.cuda import depthwise, pooling, sources
 from xpconv.cuda.lowering import Lowering, lower, raise_to
+from xpconv.cuda.runtime import accumulation
 from xpconv.cuda.winograd import Winograd
+from xpconv.libraries import to_numpy
 from xpconv.testing import assert_close
 from xpconv.windows import window
 
@@ -30,12 +31,8 @@ several = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 @pytest.fixture
 def cupy(monkeypatch):
-    module = cupy_on_host.Cupy()
-    monkeypatch.setitem(sys.modules, "cupy", module)
-    runtime._kernel.cache_clear()
-    yield module
-    runtime._kernel.cache_clear()
-    assert module.fences_stand()
+    yield cupy_on_host.install(monkeypatch)
+    assert cupy_on_host.cupy.fences_stand()
 
 
 def placed(host, dtype, layout="channels last"):
@@ -58,7 +55,7 @@ def rounded(dtype, *shape, seed=0):
 
 def same(actual, expected, dtype, first=1):
     """Compare (N, ..., C), or with `first` 0 (..., C, O), with an array that has its channels in front."""
-    host = np.moveaxis(np.asarray(actual), (-1, -2)[: 2 - first], (first, 1)[: 2 - first])
+    host = np.moveaxis(to_numpy(actual), (-1, -2)[: 2 - first], (first, 1)[: 2 - first])
     assert type(actual) is cupy_on_host.Array
     assert_close(host, expected.astype(dtype), atol=1e-30)
 
@@ -80,10 +77,10 @@ def test_lowering_and_its_adjoint(cupy, geometry, batch, width, groups, dtype, l
     rows = lower(placed(x, dtype, layout), plan, groups)
     columns = ref.unfold(x, kernel, **options)  # (N, C*taps, L)
     wanted = columns.reshape(batch, groups, width, plan.taps, -1).transpose(1, 0, 4, 3, 2)
-    assert_close(np.asarray(rows), wanted.reshape(rows.shape).astype(dtype), rtol=0)
+    assert_close(to_numpy(rows), wanted.reshape(rows.shape).astype(dtype), rtol=0)
     given_rows = rounded(dtype, *rows.shape, seed=1)
     dx = cupy.empty((batch, *size, channels), dtype)
-    raise_to(dx, cupy_on_host.asarray(given_rows, None, dtype), plan, groups)
+    raise_to(dx, cupy_on_host.asarray(given_rows, None, accumulation(dx)), plan, groups)
     columns = given_rows.reshape(groups, batch, -1, plan.taps, width).transpose(1, 0, 4, 3, 2)
     same(dx, ref.fold(columns.reshape(batch, channels * plan.taps, -1), size, kernel, **options), dtype)
     assert cupy.fences_stand()
@@ -101,26 +98,28 @@ def test_lowering_and_its_adjoint(cupy, geometry, batch, width, groups, dtype, l
 )
 def test_convolutions_by_lowering(cupy, geometry, batch, counts, bias, dtype, layout, workspace):
     (size, kernel, options), (groups, width, filters) = geometry, counts
-    plan, way = planned(size, kernel, options), Lowering(workspace=workspace)
-    assert way.supports(plan, groups)
-    x, w = rounded(dtype, batch, width * groups, *size), rounded(dtype, filters * groups, width, *plan.kernel, seed=1)
+    plan, way = Plan(planned(size, kernel, options), groups, workspace), Lowering()
+    assert way.supports(plan.window, groups)
+    x, w = (
+        rounded(dtype, batch, width * groups, *size),
+        rounded(dtype, filters * groups, width, *plan.window.kernel, seed=1),
+    )
     b = rounded(dtype, filters * groups, seed=2) if bias else None
     wanted = ref.conv(x, w, b, **options, groups=groups)
     last, kernels = placed(x, dtype, layout), weights(w, dtype)
     given_bias = None if b is None else cupy_on_host.asarray(b, None, dtype)
-    same(way.convolve(last, way.prepare(kernels, groups), given_bias, plan, groups), wanted, dtype)
+    same(way.convolve(last, kernels, given_bias, plan), wanted, dtype)
     dy = rounded(dtype, *wanted.shape, seed=3)
     dx, dw, _ = ref.conv_gradients(dy, x, w, **options, groups=groups)
-    same(way.weight_gradient(last, placed(dy, dtype, layout), plan, groups), dw, dtype, first=0)
-    if dtype != "float16":  # whose rows are rounded before they are added up
-        same(way.input_gradient(placed(dy, dtype, layout), kernels, plan, groups), dx, dtype)
+    same(way.weight_gradient(last, placed(dy, dtype, layout), plan), dw, dtype, first=0)
+    same(way.input_gradient(placed(dy, dtype, layout), kernels, plan), dx, dtype)
     assert cupy.fences_stand()
 
 
 def test_windows_of_one_element_are_not_lowered(cupy):
-    way, plan = Lowering(), window((5, 4), (1, 1))
+    way, plan = Lowering(), Plan(window((5, 4), (1, 1)), groups=2)
     x, w = normal(2, 6, 5, 4), normal(4, 3, 1, 1)
-    y = way.convolve(placed(x, "float64"), way.prepare(weights(w, "float64"), 2), None, plan, 2)
+    y = way.convolve(placed(x, "float64"), weights(w, "float64"), None, plan)
     same(y, ref.conv(x, w, groups=2), "float64")
     assert cupy.launches == []
 
@@ -141,32 +140,20 @@ def test_windows_of_one_element_are_not_lowered(cupy):
     workspace=st.sampled_from([1, 10000, 1 << 30]),
 )
 def test_winograd(cupy, size, pad, batch, counts, bias, m, dtype, layout, workspace):
-    (channels, filters), way = counts, Winograd(m, workspace=workspace)
-    plan = planned(size, 3, {"pad": pad})
+    (channels, filters), way = counts, Winograd(m)
+    plan = Plan(planned(size, 3, {"pad": pad}), workspace=workspace)
     x, w = rounded(dtype, batch, channels, *size), rounded(dtype, filters, channels, 3, 3, seed=1)
     b = rounded(dtype, filters, seed=2) if bias else None
     wanted = ref.conv(x, w, b, pad=pad)
     last, given_bias = placed(x, dtype, layout), None if b is None else cupy_on_host.asarray(b, None, dtype)
     close = {"float64": 1e-12, "float32": 1e-4}[dtype]
-    y = way.convolve(last, way.prepare(weights(w, dtype), 1), given_bias, plan, 1)
-    assert_close(np.moveaxis(np.asarray(y), -1, 1), wanted.astype(dtype), rtol=close)
+    y = way.convolve(last, weights(w, dtype), given_bias, plan)
+    assert_close(np.moveaxis(to_numpy(y), -1, 1), wanted.astype(dtype), rtol=close)
     dy = rounded(dtype, *wanted.shape, seed=3)
     _, dw, _ = ref.conv_gradients(dy, x, w, pad=pad)
-    dw_here = way.weight_gradient(last, placed(dy, dtype, layout), plan, 1)
-    assert_close(np.moveaxis(np.asarray(dw_here), (-1, -2), (0, 1)), dw.astype(dtype), rtol=close, atol=close)
+    dw_here = way.weight_gradient(last, placed(dy, dtype, layout), plan)
+    assert_close(np.moveaxis(to_numpy(dw_here), (-1, -2), (0, 1)), dw.astype(dtype), rtol=close, atol=close)
     assert cupy.fences_stand()
-
-
-def test_winograd_says_what_it_supports():
-    way, square = Winograd(4), {"kernel": (3, 3)}
-    assert way.supports(window((8, 8), **square, pad=1), 1)
-    assert not way.supports(window((8, 8), **square), 2)
-    assert not way.supports(window((8, 8), **square, stride=2), 1)
-    assert not way.supports(window((8, 8), **square, dilation=(1, 2)), 1)
-    assert not way.supports(window((8, 8), (3, 1)), 1)
-    assert not way.supports(window((8,), (3,)), 1)
-    assert not way.supports(window((8, 8, 8), (3, 3, 3)), 1)
-    assert not Lowering().supports(window((4,) * 4, (1,) * 4), 1)
 
 
 # --- Depthwise
@@ -185,18 +172,19 @@ def test_winograd_says_what_it_supports():
 def test_depthwise(cupy, monkeypatch, geometry, batch, channels, bias, dtype, layout, threads):
     size, kernel, options = geometry
     monkeypatch.setattr(depthwise, "THREADS", threads)
-    plan = planned(size, kernel, options)
-    x, w = rounded(dtype, batch, channels, *size), rounded(dtype, channels, 1, *plan.kernel, seed=1)
+    plan, way = Plan(planned(size, kernel, options), channels), depthwise.Depthwise()
+    x, w = rounded(dtype, batch, channels, *size), rounded(dtype, channels, 1, *plan.window.kernel, seed=1)
     b = rounded(dtype, channels, seed=2) if bias else None
     wanted = ref.conv(x, w, b, **options, groups=channels)
-    last, filters = placed(x, dtype, layout), weights(w, dtype)[..., 0, :]
+    last, filters = placed(x, dtype, layout), weights(w, dtype)
     given_bias = None if b is None else cupy_on_host.asarray(b, None, dtype)
-    same(depthwise.convolve(last, filters, given_bias, plan), wanted, dtype)
+    same(way.convolve(last, filters, given_bias, plan), wanted, dtype)
     dy = rounded(dtype, *wanted.shape, seed=3)
     dx, dw, _ = ref.conv_gradients(dy, x, w, **options, groups=channels)
     last_dy = placed(dy, dtype, layout)
-    same(depthwise.input_gradient(last_dy, filters, plan), dx, dtype)
-    same(depthwise.weight_gradient(last, last_dy, plan)[..., None, :], dw, dtype, first=0)
+    same(way.input_gradient(last_dy, filters, plan), dx, dtype)
+    same(way.weight_gradient(last, last_dy, plan), dw, dtype, first=0)
+    assert {name.partition("<")[0].partition("_")[0] for name in cupy.launches} == {"depthwise"}
     assert cupy.fences_stand()
 
 
@@ -226,30 +214,28 @@ def test_pooling(cupy, geometry, batch, channels, ceil_mode, count, dtype, layou
     wanted, indices = ref.max_pool(x, kernel, **options)
     dy = rounded(dtype, *wanted.shape, seed=3)
     last_dy = placed(dy, dtype, layout)
-    y, taps = pooling.max_pool(last, plan)
+    y, pullback = pooling.largest(last, plan)
     same(y, wanted, dtype)
-    assert taps.dtype == np.uint8
-    same(pooling.max_pool_gradient(last_dy, taps, plan), ref.max_pool_gradient(dy, indices, size), dtype)
+    same(*pullback(last_dy), ref.max_pool_gradient(dy, indices, size), dtype)
+    assert all(name.endswith("unsigned char>") for name in cupy.launches[-2:])
     x = rounded(dtype, *x.shape)
-    divisor, with_padding = (None, count) if isinstance(count, bool) else (count, True)
-    given_mean = {"divisor": divisor, "count_include_pad": with_padding}
-    y = pooling.avg_pool(placed(x, dtype, layout), plan, **given_mean)
+    given_mean, members = {"divisor": count}, [(count,) * plan.output[0], *((1,) * n for n in plan.output[1:])]
+    if isinstance(count, bool):
+        given_mean, members = {"count_include_pad": count}, [a.members(include_pad=count) for a in plan.axes]
+    y, pullback = pooling.mean(placed(x, dtype, layout), plan, members)
     same(y, ref.avg_pool(x, kernel, **options, **given_mean), dtype)
-    dx = pooling.avg_pool_gradient(last_dy, plan, **given_mean)
-    same(dx, ref.avg_pool_gradient(dy, size, kernel, **options, **given_mean), dtype)
+    same(*pullback(last_dy), ref.avg_pool_gradient(dy, size, kernel, **options, **given_mean), dtype)
     assert cupy.fences_stand()
 
 
 def test_more_taps_than_a_byte_counts(cupy):
     x = spread(1, 4, 17, 16)
     plan = window((17, 16), (17, 16))
-    y, taps = pooling.max_pool(placed(x, "float32"), plan)
+    y, pullback = pooling.largest(placed(x, "float32"), plan)
     wanted, indices = ref.max_pool(x, (17, 16))
     same(y, wanted.astype("float32"), "float32")
-    assert taps.dtype == np.int32
-    assert taps.ravel().tolist() == indices.ravel().tolist()
-    dx = pooling.max_pool_gradient(placed(wanted, "float32"), taps, plan)
-    same(dx, ref.max_pool_gradient(wanted, indices, (17, 16)), "float32")
+    same(*pullback(placed(wanted, "float32")), ref.max_pool_gradient(wanted, indices, (17, 16)), "float32")
+    assert all(name.endswith(" int>") for name in cupy.launches)
 
 
 # --- Narrow numbers
@@ -262,7 +248,7 @@ def test_every_narrow_number_is_itself_and_sums_are_rounded_to_the_nearest(cupy,
     every = np.arange(2**16, dtype=np.uint16).view(np.dtype(dtype))
     given_every, one = cupy_on_host.asarray(every.reshape(1, -1, 1)), window((2**16,), (1,))
     for divisor in (1, 2, 3):  # halves of the smallest are half way; thirds are on every side
-        y = np.asarray(pooling.avg_pool(given_every, one, divisor, True)).ravel()
+        y = to_numpy(pooling.mean(given_every, one, [(divisor,) * len(every)])[0]).ravel()
         with np.errstate(invalid="ignore"):
             wanted = (every.astype("float32") / np.float32(divisor)).astype(dtype)
         assert y.dtype == wanted.dtype
@@ -276,18 +262,17 @@ def test_what_is_half_way_between_two_narrow_numbers_goes_to_the_even_one(cupy, 
     numbers = 1 + np.arange(2**places) * 2.0**-places
     pairs = np.stack([numbers, np.full(len(numbers), 2.0 ** -(places + 1))], axis=1)
     plan = window((pairs.size,), (2,), stride=2)
-    y = pooling.avg_pool(cupy_on_host.asarray(pairs.reshape(1, -1, 1), None, dtype), plan, 1, True)
-    assert_close(np.asarray(y).ravel().astype("float32"), pairs.sum(axis=1).astype(dtype).astype("float32"), rtol=0)
+    y, _ = pooling.mean(cupy_on_host.asarray(pairs.reshape(1, -1, 1), None, dtype), plan, [(1,) * len(pairs)])
+    assert_close(to_numpy(y).ravel().astype("float32"), pairs.sum(axis=1).astype(dtype).astype("float32"), rtol=0)
 
 
 def test_bfloat16_convolves(cupy):
     ml_dtypes = pytest.importorskip("ml_dtypes")
     x, w = (normal(*s).astype(ml_dtypes.bfloat16) for s in ((2, 8, 6, 5), (16, 8, 3, 3)))
-    plan, way = window((6, 5), (3, 3), pad=1), Lowering()
-    y = way.convolve(placed(x, x.dtype), way.prepare(weights(w, x.dtype), 1), None, plan, 1)
+    y = Lowering().convolve(placed(x, x.dtype), weights(w, x.dtype), None, Plan(window((6, 5), (3, 3), pad=1)))
     assert y.dtype == x.dtype
     wanted = ref.conv(x.astype("float64"), w.astype("float64"), pad=1)
-    assert np.max(np.abs(np.moveaxis(np.asarray(y), -1, 1).astype("float64") - wanted)) < 2**-8 * np.max(np.abs(wanted))
+    assert np.max(np.abs(np.moveaxis(to_numpy(y), -1, 1).astype("float64") - wanted)) < 2**-8 * np.max(np.abs(wanted))
 
 
 # --- Launches and memory
@@ -307,24 +292,23 @@ def test_whole_packs_are_moved_at_once(cupy):
 
 
 def test_nothing_is_launched_for_an_empty_batch(cupy):
-    plan, way = window((4, 4), (3, 3)), Lowering()
-    y = way.convolve(
-        placed(normal(0, 2, 4, 4), "float32"), cupy_on_host.asarray(normal(18, 3), None, "float32"), None, plan, 1
-    )
+    x, w = placed(normal(0, 2, 4, 4), "float32"), weights(normal(3, 2, 3, 3), "float32")
+    y = Lowering().convolve(x, w, None, Plan(window((4, 4), (3, 3))))
     assert y.shape == (0, 2, 2, 3)
     assert cupy.launches == []
 
 
 def test_a_workspace_that_does_not_fit_is_halved(cupy):
-    x, w, plan = normal(4, 4, 8, 8), normal(4, 4, 3, 3), window((8, 8), (3, 3))
+    x, w, plan = normal(4, 4, 8, 8), normal(4, 4, 3, 3), Plan(window((8, 8), (3, 3)))
     row = 6 * 9 * 4 * 8  # bytes
     last, kernels, wanted = placed(x, "float64"), weights(w, "float64"), ref.conv(x, w)
     cupy.room = wanted.nbytes  # fewer than all rows take
     way = Lowering()
-    same(way.convolve(last, way.prepare(kernels, 1), None, plan, 1), wanted, "float64")
+    same(way.convolve(last, kernels, None, plan), wanted, "float64")
     assert cupy.released == 4  # 24 rows, 12, 6, 3; one of them fits
     cupy.room = row - 1
-    with pytest.raises(MemoryError, match=rf"takes {row} bytes of workspace beside its result, and 1024 were free"):
-        way.convolve(last, way.prepare(kernels, 1), None, plan, 1)
+    words = f"takes {wanted.nbytes} bytes for its result and {row} of workspace, and 1024 were free"
+    with pytest.raises(MemoryError, match=words):
+        way.convolve(last, kernels, None, plan)
     cupy.room = float("inf")
-    same(way.convolve(last, way.prepare(kernels, 1), None, plan, 1), wanted, "float64")
+    same(way.convolve(last, kernels, None, plan), wanted, "float64")

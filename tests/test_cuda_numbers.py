@@ -284,7 +284,7 @@ def test_work_is_done_in_half_the_memory_until_it_fits(room, got, releases):
 
     gc.disable()  # what a failed attempt took must be free at once, without the collector
     try:
-        assert halving(work, 100, 10, memory) == (2, got)
+        assert halving(work, 7, memory, 100, 10) == (2, got)
     finally:
         gc.enable()
     assert memory.releases == releases
@@ -294,15 +294,15 @@ def test_work_is_done_in_half_the_memory_until_it_fits(room, got, releases):
 def test_what_cannot_fit_says_what_it_needed_and_what_was_free():
     memory = Limited(9)
     with pytest.raises(MemoryError) as caught:
-        halving(memory.take, 1000, 10, memory)
+        halving(memory.take, 7, memory, 1000, 10)
     assert str(caught.value) == (
-        "this takes 10 bytes of workspace beside its result, and 9 were free (no room for 10); "
+        "this takes 7 bytes for its result and 10 of workspace, and 9 were free (no room for 10); "
         "give fewer images at a time"
     )
     assert memory.taken == 0
-    assert isinstance(halving(memory.take, 9, 1, memory), Buffer)  # the pool goes on
+    assert isinstance(halving(memory.take, 7, memory, 9, 1), Buffer)  # the pool goes on
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
     with pytest.raises(ZeroDivisionError):
-        halving(lambda size: size // 0, 8, 1, Limited(9))
+        halving(lambda size: size // 0, 7, Limited(9), 8, 1)

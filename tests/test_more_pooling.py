@@ -7,6 +7,7 @@ from applying import value_and_gradients
 from cases import integers, normal, spread
 
 import xpconv
+from xpconv.libraries import at_hand
 from xpconv.testing import assert_close, check_vjp
 
 WINDOWS = [
@@ -281,6 +282,8 @@ def test_max_unpool_refuses(backend, shape, options, error, message):
 @pytest.mark.parametrize("index", [-1, 16])
 def test_max_unpool_refuses_an_index_that_is_not_in_the_result(backend, index):
     x, indices = backend.asarray(normal(1, 1, 2, 2)), backend.asarray(np.array([[[[0, 1], [2, index]]]]))
+    if not at_hand(indices):
+        pytest.skip("nobody waits for a device to look at its indices")
     with pytest.raises(ValueError, match=r"indices go from .*; give 0 to 15"):
         xpconv.max_unpool(x, indices, 2)
     with pytest.raises(TypeError, match=r"indices has dtype .*float64; give a integral dtype"):

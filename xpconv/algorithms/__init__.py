@@ -2,13 +2,13 @@
 
 Arrays are channels-last in here: x (N, *size, C), weight (*kernel, C/G, O), y (N, *output, O). Every algorithm says
 what it supports and computes two things, the convolution and the gradient of its weight. The gradient of its input is
-a convolution again and written once, in `adjoint`.
+a convolution again and written once, in `adjoint`; a way that does better than that is an `Adjoining` one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from xpconv.libraries import Array
 from xpconv.windows import Window
@@ -26,11 +26,14 @@ class Plan:
     groups : int
     workspace : int
         Bytes that intermediate arrays may take, unless the smallest piece of work takes more.
+    precision : str
+        In what float32 may be multiplied.
     """
 
     window: Window
     groups: int = 1
     workspace: int = WORKSPACE
+    precision: str = "float32"
 
 
 class Algorithm(Protocol):
@@ -50,3 +53,11 @@ class Algorithm(Protocol):
 
     def weight_gradient(self, x: Array, dy: Array, plan: Plan) -> Array:
         """Correlate the input with dy: (N, *size, C) and (N, *output, O) to (*kernel, C/G, O)."""
+
+
+@runtime_checkable
+class Adjoining(Protocol):
+    """An algorithm with a way of its own where the gradient of its input would be several convolutions."""
+
+    def input_gradient(self, dy: Array, weight: Array, plan: Plan, bias: Array | None = None) -> Array:
+        """Give every element its share of dy, and a bias: (N, *output, O) and (*kernel, C/G, O) to (N, *size, C)."""

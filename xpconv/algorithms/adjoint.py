@@ -8,31 +8,36 @@ from dataclasses import replace
 import array_api_extra as xpx
 from array_api_compat import device
 
-from xpconv.algorithms import Plan
+from xpconv.algorithms import Adjoining, Plan
 from xpconv.algorithms.selection import choose
 from xpconv.libraries import Array, namespace_of
 from xpconv.windows import Window
 
 
-def input_gradient(algorithm: str, dy: Array, weight: Array, plan: Plan) -> Array:
-    """Give every input element its share of dy: (N, *output, O) and (*kernel, C/G, O) to (N, *size, C).
+def input_gradient(algorithm: str, dy: Array, weight: Array, plan: Plan, bias: Array | None = None) -> Array:
+    """Give every input element its share of dy, and a bias: (N, *output, O) and (*kernel, C/G, O) to (N, *size, C).
 
     The elements in one phase of the stride get theirs from a convolution of dy with the taps they meet, turned round
-    and with input and output channels exchanged.
+    and with input and output channels exchanged; where there are several phases, an algorithm may know better.
     """
     xp, window, axes = namespace_of(dy), plan.window, len(plan.window.axes)
+    shape = (dy.shape[0], *window.size, weight.shape[-2] * plan.groups)
+    several = any(span.stride > 1 for span in window.axes)
+    way = choose(algorithm, dy, shape[-1], plan) if several else None
+    if isinstance(way, Adjoining):
+        return way.input_gradient(dy, weight, plan, bias)
     turned = xp.flip(exchanged(weight, plan.groups), axis=tuple(range(axes)))
-    shape = (dy.shape[0], *window.size, turned.shape[-1])
-    if all(span.stride == 1 for span in window.axes):
+    if not several:
         (phase,) = itertools.product(*(axis.phases() for axis in window.axes))
-        return convolve(algorithm, dy, turned, None, replace(plan, window=Window(tuple(part.axis for part in phase))))
+        return convolve(algorithm, dy, turned, bias, replace(plan, window=Window(tuple(part.axis for part in phase))))
     dx = xp.zeros(shape, dtype=dy.dtype, device=device(dy))
+    dx = dx if bias is None else dx + bias
     for phase in itertools.product(*(axis.phases() for axis in window.axes)):
         if not all(part.axis.kernel for part in phase):
             continue  # these elements lie between the windows
         taps = tuple(_from_the_end(part.taps, k) for part, k in zip(phase, window.kernel, strict=True))
         opposite = replace(plan, window=Window(tuple(part.axis for part in phase)))
-        share = convolve(algorithm, dy, turned[*taps, ...], None, opposite)
+        share = convolve(algorithm, dy, turned[*taps, ...], bias, opposite)
         dx = xpx.at(dx)[:, *(part.elements for part in phase), :].set(share)
     return dx
 

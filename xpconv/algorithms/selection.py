@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
+from xpconv import cuda
 from xpconv.algorithms import Algorithm, Plan
 from xpconv.algorithms.depthwise import Depthwise
 from xpconv.algorithms.direct import Direct
 from xpconv.algorithms.winograd import Winograd
+from xpconv.cuda import depthwise, lowering, winograd
 from xpconv.libraries import Array, namespace_of
+from xpconv.precision import Widened
 from xpconv.products import multiplies_small
 from xpconv.windows import Window
 
@@ -18,6 +22,17 @@ ALGORITHMS: dict[str, Algorithm] = {
     "winograd2": Winograd(2),
     "depthwise": Depthwise(),
 }
+BY_KERNELS: dict[str, Algorithm] = {name: Widened(way) for name, way in ALGORITHMS.items()} | {
+    "direct": lowering.Lowering(),
+    "winograd": Widened(winograd.Winograd(4)),
+    "winograd2": Widened(winograd.Winograd(2)),
+    "depthwise": depthwise.Depthwise(),
+}
+
+
+def rooms(x: Array) -> Mapping[str, Algorithm]:
+    """Return the algorithms by name: in array code, or where there are kernels for such an array, made of them."""
+    return BY_KERNELS if cuda.serves(x) else ALGORITHMS
 
 
 def named(name: str, window: Window, groups: int) -> str:
@@ -42,20 +57,19 @@ def choose(name: str, x: Array, filters: int, plan: Plan, *, cached: bool = Fals
     channels, unless they are `cached`. A group of one channel makes no matrix, and is computed tap by tap. In float64
     the caller asked for accuracy, and gets the direct way.
     """
-    window, groups = plan.window, plan.groups
-    if name != "auto" and ALGORITHMS[name].supports(window, groups):
-        return ALGORITHMS[name]
+    window, groups, ways = plan.window, plan.groups, rooms(x)
+    if name != "auto" and ways[name].supports(window, groups):
+        return ways[name]
     if x.shape[-1] == groups > 1:
-        return ALGORITHMS["depthwise"]
-    winograd = ALGORITHMS["winograd"]
+        return ways["depthwise"]
     channels, xp = x.shape[-1], namespace_of(x)
     if (
         len(window.axes) == 2
-        and winograd.supports(window, groups)
+        and ways["winograd"].supports(window, groups)
         and x.dtype == xp.float32
         and multiplies_small(x)
         and min(channels, filters) >= 32
         and (cached or x.shape[0] * math.prod(window.output) >= 200)
     ):
-        return winograd
-    return ALGORITHMS["direct"]
+        return ways["winograd"]
+    return ways["direct"]

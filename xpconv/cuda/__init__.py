@@ -2,7 +2,32 @@
 
 From the ground up: `geometry`, launches and windows as whole numbers; `products`, what cuBLAS is asked for, as whole
 numbers; `workspace`, what is done when memory runs out; `sources`, the text of the kernels in ``kernels/``; `runtime`,
-the one file here that calls CuPy; and `lowering`, `winograd`, `depthwise` and `pooling`, what operators call.
+the one file here that calls CuPy; `lowering`, `winograd` and `depthwise`, algorithms like those of array code, which
+selection gives CuPy arrays; and `pooling`, what operators ask for by name.
 
 Tests need no GPU: they compile the kernels for every generation of GPUs, and run them, compiled for the host.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from xpconv.cuda import geometry, pooling, sources
+from xpconv.cuda.runtime import takes_kernels
+from xpconv.libraries import Array
+
+KERNELS: dict[str, Callable[..., Any]] = {"largest": pooling.largest, "mean": pooling.mean}
+
+
+def serves(x: Array, *_: Any, **__: Any) -> bool:
+    """Whether there are kernels for an array (N, C, *size), wherever its channels stand.
+
+    They take narrow numbers as they are, and add them up in float32.
+    """
+    return takes_kernels(x) and x.dtype.name in sources.TYPES and 3 <= x.ndim <= 2 + geometry.AXES
+
+
+def fused(name: str, x: Array) -> Callable[..., Any] | None:
+    """Return the function of this name that launches kernels, where there are some for this array, or None."""
+    return KERNELS.get(name) if serves(x) else None

@@ -9,85 +9,80 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
+from xpconv.algorithms import Plan
 from xpconv.cuda import geometry
-from xpconv.cuda.runtime import Pool, empty, multiply, pack_of, run, settled, strides
+from xpconv.cuda.runtime import Pool, accumulation, empty, multiply, pack_of, run, settled, strides
 from xpconv.cuda.sources import expression
-from xpconv.cuda.workspace import WORKSPACE, Piece, halving, pieces
+from xpconv.cuda.workspace import Piece, halving, pieces
 from xpconv.libraries import Array
 from xpconv.windows import Window
 
 
-@dataclass(frozen=True)
 class Lowering:
     """A convolution as one product for each piece of the batch; of up to three axes there is nothing it cannot do."""
-
-    precision: str = "float32"
-    workspace: int = WORKSPACE
 
     def supports(self, window: Window, groups: int) -> bool:
         """Whether there are at most three axes."""
         return len(window.axes) <= geometry.AXES
 
-    def prepare(self, weight: Array, groups: int) -> Array:
-        """(*kernel, C/G, O) to (taps*C/G, O), lying in memory in that order."""
-        return settled(weight).reshape(-1, weight.shape[-1])
+    def prepare(self, weight: Array, plan: Plan) -> Array:
+        """(*kernel, C/G, O) to (G, taps*C/G, O/G)."""
+        return by_group(settled(weight), plan.groups)
 
-    def convolve(self, x: Array, prepared: Array, bias: Array | None, window: Window, groups: int) -> Array:
+    def convolve(self, x: Array, weight: Array, bias: Array | None, plan: Plan, prepared: Array | None = None) -> Array:
         """Sum over the taps and channels of every window: (N, *size, C) to (N, *output, O)."""
-        row = _row(window, x.shape[-1], x.itemsize)
+        window, row = plan.window, _row(plan.window, x.shape[-1], x.itemsize)
+        filters = self.prepare(weight, plan) if prepared is None else prepared
+        shape = (x.shape[0], *window.output, weight.shape[-1])
 
         def work(limit: int) -> Array:
-            y = empty((x.shape[0], *window.output, prepared.shape[-1]), x.dtype)
+            y = empty(shape, x.dtype)
             if bias is not None:
                 y[...] = bias
             for piece in _pieces(x.shape[0], window.output[0], row, limit):
-                rows, place = _rows(x, window, piece, groups), by_group(y[piece.images, piece.rows], groups)
-                multiply(rows, by_group(prepared, groups), place, add=bias is not None, precision=self.precision)
+                rows, place = _rows(x, plan, piece), by_group(y[piece.images, piece.rows], plan.groups)
+                multiply(rows, filters, place, add=bias is not None, precision=plan.precision)
             return y
 
-        return self._halving(work, row, x.shape[0] * window.output[0])
+        return _halving(work, math.prod(shape) * x.itemsize, row, x.shape[0] * window.output[0], plan)
 
-    def weight_gradient(self, x: Array, dy: Array, window: Window, groups: int) -> Array:
+    def weight_gradient(self, x: Array, dy: Array, plan: Plan) -> Array:
         """Correlate the input with dy: (N, *size, C) and (N, *output, O) to (*kernel, C/G, O)."""
-        row, width, dy = _row(window, x.shape[-1], x.itemsize), x.shape[-1] // groups, settled(dy)
+        window, row, dy = plan.window, _row(plan.window, x.shape[-1], x.itemsize), settled(dy)
+        shape = (*window.kernel, x.shape[-1] // plan.groups, dy.shape[-1])
 
         def work(limit: int) -> Array:
-            dw = empty((window.taps * width, dy.shape[-1]), x.dtype if x.itemsize >= 4 else "float32")
+            dw = empty(shape, accumulation(x))
             dw[...] = 0
             for piece in _pieces(x.shape[0], window.output[0], row, limit):
-                rows, shares = _rows(x, window, piece, groups), by_group(dy[piece.images, piece.rows], groups)
-                multiply(rows.transpose(0, 2, 1), shares, by_group(dw, groups), add=True, precision=self.precision)
+                rows, shares = _rows(x, plan, piece), by_group(dy[piece.images, piece.rows], plan.groups)
+                multiply(rows.transpose(0, 2, 1), shares, by_group(dw, plan.groups), add=True, precision=plan.precision)
             return dw.astype(x.dtype, copy=False)
 
-        dw = self._halving(work, row, x.shape[0] * window.output[0])
-        return dw.reshape(*window.kernel, width, dy.shape[-1])
+        return _halving(work, math.prod(shape) * x.itemsize, row, x.shape[0] * window.output[0], plan)
 
-    def input_gradient(self, dy: Array, weight: Array, window: Window, groups: int) -> Array:
+    def input_gradient(self, dy: Array, weight: Array, plan: Plan, bias: Array | None = None) -> Array:
         """Give every element its share of dy: (N, *output, O) and (*kernel, C/G, O) to (N, *size, C).
 
         The rows are dy times the filters, and go through the adjoint of lowering: one product where the windows' stride
         would make several convolutions of it.
         """
-        dy, channels = settled(dy), weight.shape[-2] * groups
-        filters = by_group(self.prepare(weight, groups), groups).transpose(0, 2, 1)  # (G, O/G, taps*C/G)
-        image = _row(window, channels, dy.itemsize) * window.output[0]
+        window, groups, dy, bias = plan.window, plan.groups, settled(dy), settled(bias)
+        filters = self.prepare(weight, plan).transpose(0, 2, 1)  # (G, O/G, taps*C/G)
+        shape, wide = (dy.shape[0], *window.size, weight.shape[-2] * groups), accumulation(dy)
+        image = _row(window, shape[-1], wide.itemsize) * window.output[0]
 
         def work(limit: int) -> Array:
-            dx = empty((dy.shape[0], *window.size, channels), dy.dtype)
+            dx = empty(shape, dy.dtype)
             for piece in _pieces(dy.shape[0], 1, image, limit):
                 part = by_group(dy[piece.images], groups)
-                rows = empty((*part.shape[:2], filters.shape[-1]), dy.dtype)
-                multiply(part, filters, rows, precision=self.precision)
-                raise_to(dx[piece.images], rows, window, groups)
+                rows = empty((*part.shape[:2], filters.shape[-1]), wide)
+                multiply(part, filters, rows, precision=plan.precision)
+                raise_to(dx[piece.images], rows, window, groups, bias)
             return dx
 
-        return self._halving(work, image, dy.shape[0])
-
-    def _halving(self, work: Callable[[int], Array], size: int, count: int) -> Array:
-        """Do work on so many things of this size, in the workspace that there is for it."""
-        return halving(work, min(self.workspace, size * count), size, Pool())
+        return _halving(work, math.prod(shape) * dy.itemsize, image, dy.shape[0], plan)
 
 
 def lower(x: Array, window: Window, groups: int) -> Array:
@@ -103,11 +98,14 @@ def lower(x: Array, window: Window, groups: int) -> Array:
     return rows
 
 
-def raise_to(x: Array, rows: Array, window: Window, groups: int) -> None:
-    """Add rows (G, N*L, taps*C/G) up where they overlap, into x (N, *size, C): the adjoint of `lower`."""
-    pack = pack_of(x, groups=groups)
+def raise_to(x: Array, rows: Array, window: Window, groups: int, bias: Array | None = None) -> None:
+    """Add rows (G, N*L, taps*C/G) up where they overlap, and a bias, into x (N, *size, C): the adjoint of `lower`.
+
+    The rows are of the dtype that x is added up in.
+    """
+    pack = pack_of(x, bias, groups=groups)
     told = geometry.windows(window, x.size // pack, batch=x.shape[0], channels=x.shape[-1], groups=groups, pack=pack)
-    run("lowering", expression("lower_adjoint", x.dtype.name, pack), x.size // pack, rows, x, told)
+    run("lowering", expression("lower_adjoint", x.dtype.name, pack), x.size // pack, rows, bias, x, told)
 
 
 def by_group(x: Array, groups: int) -> Array:
@@ -115,13 +113,13 @@ def by_group(x: Array, groups: int) -> Array:
     return x.reshape(-1, groups, x.shape[-1] // groups).transpose(1, 0, 2)
 
 
-def _rows(x: Array, window: Window, piece: Piece, groups: int) -> Array:
+def _rows(x: Array, plan: Plan, piece: Piece) -> Array:
     """(G, P, taps*C/G): the windows of a piece, in a view where each is one element and they see them all."""
-    elements, part = window.part(piece.rows.start, piece.rows.stop)
+    elements, part = plan.window.part(piece.rows.start, piece.rows.stop)
     x = x[piece.images, elements]
     if all((a.kernel, a.stride, a.margin) == (1, 1, (0, 0)) for a in part.axes):
-        return by_group(settled(x), groups)
-    return lower(x, part, groups)
+        return by_group(settled(x), plan.groups)
+    return lower(x, part, plan.groups)
 
 
 def _row(window: Window, channels: int, itemsize: int) -> int:
@@ -131,3 +129,8 @@ def _row(window: Window, channels: int, itemsize: int) -> int:
 
 def _pieces(batch: int, rows: int, size: int, limit: int) -> Iterator[Piece]:
     return pieces(batch, rows, size, min(limit, geometry.MOST))  # bytes, so that a launch has fewer threads
+
+
+def _halving(work: Callable[[int], Array], result: int, size: int, count: int, plan: Plan) -> Array:
+    """Do work on so many things of this size, in the workspace that there is for it."""
+    return halving(work, result, Pool(), min(plan.workspace, size * count), size)

@@ -7,16 +7,27 @@ calls has entered the arrays' device.
 from __future__ import annotations
 
 import functools
+import math
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+import array_api_compat
 import numpy as np
 
 from xpconv.cuda import geometry, products, sources
 from xpconv.cuda.geometry import Struct
+from xpconv.cuda.workspace import halving
 from xpconv.libraries import Array
 
+T = TypeVar("T")
+
 PREFERRED = -1  # cublasGemmAlgo_t: let cuBLAS choose; which units it may use is said by the compute type
+
+
+def takes_kernels(array: Array) -> bool:
+    """Whether kernels can read and write an array where it lies."""
+    return bool(array_api_compat.is_cupy_array(array))
 
 
 def _cupy() -> Any:
@@ -40,9 +51,14 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     return _cupy().empty(shape, dtype=dtype)
 
 
-def settled(array: Array) -> Array:
-    """Return the array lying in memory in the order of its axes."""
-    return _cupy().ascontiguousarray(array)
+def accumulation(array: Array) -> np.dtype[Any]:
+    """Return in what numbers like these are added up: float32 for narrower ones."""
+    return array.dtype if array.itemsize >= 4 else np.dtype(np.float32)
+
+
+def settled(array: Array | None) -> Array | None:
+    """Return the array, if it is one, lying in memory in the order of its axes."""
+    return None if array is None else _cupy().ascontiguousarray(array)
 
 
 def pointer(array: Array) -> int:
@@ -55,8 +71,9 @@ def strides(array: Array) -> tuple[int, ...]:
     return tuple(step // array.itemsize for step in array.strides)
 
 
-def pack_of(*arrays: Array, groups: int = 1) -> int:
+def pack_of(*given: Array | None, groups: int = 1) -> int:
     """Return how many neighbouring channels of arrays (..., C), cut into groups, may be moved at once."""
+    arrays = [array for array in given if array is not None]
     if any(strides(array)[-1] != 1 for array in arrays):
         return 1
     counts = [n for a in arrays for n in (a.shape[-1] // groups, pointer(a) // a.itemsize, *strides(a)[:-1])]
@@ -127,3 +144,8 @@ class Pool:
     def release(self) -> None:
         """Give what the pool keeps for later back to the device."""
         _cupy().get_default_memory_pool().free_all_blocks()
+
+
+def fitting(work: Callable[[], T], shape: tuple[int, ...], dtype: Any) -> T:
+    """Do work that takes no memory but for its result, of this shape; where that does not fit, say what was free."""
+    return halving(lambda _: work(), math.prod(shape) * np.dtype(dtype).itemsize, Pool())

@@ -7,8 +7,6 @@ from typing import NamedTuple, Protocol, TypeVar
 
 T = TypeVar("T")
 
-WORKSPACE = 1 << 30  # bytes that work may take beside its result, if nothing else is said
-
 
 class Memory(Protocol):
     """A device's memory, from a pool."""
@@ -50,16 +48,18 @@ def pieces(batch: int, rows: int, size: int, limit: int) -> Iterator[Piece]:
                 yield Piece(slice(n, n + 1), slice(start, min(rows, start + at_once)))
 
 
-def halving(work: Callable[[int], T], wanted: int, least: int, memory: Memory) -> T:
+def halving(work: Callable[[int], T], result: int, memory: Memory, wanted: int = 0, least: int = 0) -> T:
     """Do work in a workspace of the bytes wanted, and in half of it each time memory runs out.
 
     Parameters
     ----------
     work : callable
         Given the bytes it may take beside what it returns. It is started anew each time, so it changes nothing else.
+    result : int
+        Bytes of what it returns.
+    memory : Memory
     wanted, least : int
         Bytes of the first attempt, and those that the work cannot do with less.
-    memory : Memory
 
     Raises
     ------
@@ -75,7 +75,7 @@ def halving(work: Callable[[int], T], wanted: int, least: int, memory: Memory) -
         memory.release()
         if size <= least:
             raise MemoryError(
-                f"this takes {least} bytes of workspace beside its result, and {memory.free()} were free ({reason}); "
-                "give fewer images at a time"
+                f"this takes {result} bytes for its result and {least} of workspace, and {memory.free()} were free "
+                f"({reason}); give fewer images at a time"
             )
         size = max(least, size // 2)

@@ -11,11 +11,12 @@ from typing import Any
 from array_api_compat import array_namespace, device
 
 from xpconv.arrays import lowest, namespace, one_dtype, spatial_axes
-from xpconv.compiled import fused
+from xpconv.cuda import serves
+from xpconv.fusions import fused
 from xpconv.layout import channels_last, channels_second
 from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator, vjp
-from xpconv.precision import accumulated
+from xpconv.precision import accumulated, accumulated_unless
 from xpconv.resampling import Reads, resample
 from xpconv.windows import whole_numbers, window
 
@@ -117,7 +118,7 @@ def adaptive_avg_pool(x: Array, output_size: int | Sequence[int]) -> tuple[Array
 
 
 @operator
-@accumulated
+@accumulated_unless(serves)
 def global_max_pool(x: Array) -> tuple[Array, Pullback]:
     """Take the largest element of every channel.
 
@@ -142,7 +143,7 @@ def global_max_pool(x: Array) -> tuple[Array, Pullback]:
 
 
 @operator
-@accumulated
+@accumulated_unless(serves)
 def global_avg_pool(x: Array) -> tuple[Array, Pullback]:
     """Take the mean of every channel.
 

@@ -8,20 +8,21 @@ from typing import Any
 from xpconv.algorithms import WORKSPACE, Plan
 from xpconv.algorithms.adjoint import convolve, input_gradient, weight_gradient
 from xpconv.algorithms.selection import choose, named
-from xpconv.arrays import conjugate, namespace, one_dtype, shaped, spatial_axes
+from xpconv.arrays import accumulation_dtype, conjugate, namespace, one_dtype, shaped, spatial_axes
 from xpconv.broadcasting import total_like
-from xpconv.compiled import fused
+from xpconv.cuda import serves
 from xpconv.frozen import immutable, remembered
+from xpconv.fusions import fused
 from xpconv.layout import channels_last, channels_second, taps_first, taps_last
-from xpconv.libraries import Array, Pullback
+from xpconv.libraries import Array, Pullback, namespace_of
 from xpconv.operators import operator
-from xpconv.precision import accumulated
+from xpconv.precision import accumulated_unless
 from xpconv.transposition import transposed_window
 from xpconv.windows import Pad, whole_number, window
 
 
 @operator
-@accumulated
+@accumulated_unless(serves)
 def conv(
     x: Array,
     weight: Array,
@@ -101,14 +102,14 @@ def conv(
         return (
             lambda: channels_second(input_gradient(algorithm, dy, conjugate(xp, kernel), plan)),
             lambda: taps_last(weight_gradient(algorithm, conjugate(xp, last), dy, plan)),
-            None if bias is None else total_like(dy, tuple(bias.shape)),
+            _bias_gradient(dy, bias),
         )
 
     return channels_second(y), pullback
 
 
 @operator
-@accumulated
+@accumulated_unless(serves)
 def conv_transpose(
     x: Array,
     weight: Array,
@@ -179,16 +180,14 @@ def conv_transpose(
     plan = Plan(windows, groups, whole_number("workspace", workspace, least=1))
 
     last, kernel = channels_last(x), taps_first(weight)
-    y = input_gradient("auto", last, kernel, plan)
-    if bias is not None:
-        y = y + bias
+    y = input_gradient("auto", last, kernel, plan, bias)
 
     def pullback(dy: Array) -> tuple[Any, ...]:
         dy = channels_last(dy)
         return (
             lambda: channels_second(convolve("auto", dy, conjugate(xp, kernel), None, plan)),
             lambda: taps_last(weight_gradient("auto", dy, conjugate(xp, last), plan)),
-            None if bias is None else total_like(dy, tuple(bias.shape)),
+            _bias_gradient(dy, bias),
         )
 
     return channels_second(y), pullback
@@ -201,10 +200,19 @@ def _with_bias(depthwise: tuple[Array, Pullback], bias: Array | None) -> tuple[A
     def pullback(dy: Array) -> tuple[Any, ...]:
         dy = channels_last(dy)
         dx, dweight = gradients(dy)
-        dbias = None if bias is None else total_like(dy, tuple(bias.shape))
+        dbias = _bias_gradient(dy, bias)
         return lambda: channels_second(dx()), lambda: taps_last(dweight()[..., None, :]), dbias
 
     return channels_second(y), pullback
+
+
+def _bias_gradient(dy: Array, bias: Array | None) -> Array | None:
+    """Add up dy (N, *output, O) for every filter, where there is a bias."""
+    if bias is None:
+        return None
+    xp = namespace_of(dy)
+    wide = xp.astype(dy, accumulation_dtype(xp, dy.dtype), copy=False)
+    return xp.astype(total_like(wide, tuple(bias.shape)), dy.dtype, copy=False)
 
 
 def _fitting(x: Array, weight: Array, bias: Array | None) -> Any:

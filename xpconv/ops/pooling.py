@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from xpconv.arrays import namespace, one_dtype, spatial_axes
-from xpconv.compiled import fused
+from xpconv.cuda import serves
 from xpconv.frames import extend
+from xpconv.fusions import fused
 from xpconv.layout import channels_last, channels_second
 from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator
-from xpconv.precision import accumulated
+from xpconv.precision import accumulated, accumulated_unless
 from xpconv.reductions import indices, largest, mean, over_taps, spread
 from xpconv.windows import Pad, Window, whole_number, window
 
 
 @operator
-@accumulated
+@accumulated_unless(serves)
 def max_pool(
     x: Array,
     kernel: int | Sequence[int],
@@ -84,7 +85,7 @@ def max_pool(
 
 
 @operator
-@accumulated
+@accumulated_unless(serves)
 def avg_pool(
     x: Array,
     kernel: int | Sequence[int],

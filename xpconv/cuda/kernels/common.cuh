@@ -58,6 +58,15 @@ template <typename T, int V> __device__ __forceinline__ void store_sum(T *to, co
     store<T, V>(to, pack);
 }
 
+// Starts a sum from a bias, where there is one.
+template <typename T, int V>
+__device__ __forceinline__ void start_from(const T *bias, int channel, typename Wide<T>::type (&sum)[V]) {
+    if (!bias) return;
+    Pack<T, V> pack = load<T, V>(bias + channel);
+#pragma unroll
+    for (int v = 0; v < V; v++) sum[v] = widen(pack.at[v]);
+}
+
 // --- Whole numbers
 
 // Divides numbers below 2^31 by multiplying: Granlund and Montgomery, "Division by invariant integers using

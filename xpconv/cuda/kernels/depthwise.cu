@@ -9,10 +9,7 @@ __global__ void depthwise(const T *x, const T *weight, const T *bias, T *y, cons
     int channel = w.by_packs.digit(rest) * V;
     Place place = window_place(w, rest);
     typename Wide<T>::type sum[V] = {};
-    if (bias) {
-        Pack<T, V> pack = load<T, V>(bias + channel);
-        for (int v = 0; v < V; v++) sum[v] = widen(pack.at[v]);
-    }
+    start_from<T, V>(bias, channel, sum);
     each_tap(w, place, [&](int k, const int(&element)[3]) {
         Pack<T, V> pack = load<T, V>(x + address(w, place.n, element, channel));
         Pack<T, V> factor = load<T, V>(weight + (long long)k * w.channels + channel);
@@ -23,12 +20,13 @@ __global__ void depthwise(const T *x, const T *weight, const T *bias, T *y, cons
 
 // A thread adds up, for a pack of channels of one element, what it gave to the windows that see it.
 template <typename T, int V>
-__global__ void depthwise_input_gradient(const T *dy, const T *weight, T *dx, const Windows w) {
+__global__ void depthwise_input_gradient(const T *dy, const T *weight, const T *bias, T *dx, const Windows w) {
     unsigned i = thread_number();
     if (i >= w.threads) return;
     unsigned rest = i;
     int channel = w.by_packs.digit(rest) * V;
     typename Wide<T>::type sum[V] = {};
+    start_from<T, V>(bias, channel, sum);
     each_window(w, element_place(w, rest), [&](int k, const Place &window) {
         Pack<T, V> pack = load<T, V>(dy + flat(w, window) * w.channels + channel);
         Pack<T, V> factor = load<T, V>(weight + (long long)k * w.channels + channel);

@@ -17,18 +17,22 @@ template <typename T, int V> __global__ void lower(const T *x, T *rows, const Wi
     store<T, V>(rows + (long long)i * V, pack);
 }
 
-// A thread adds up, for a pack of channels of one element, what the windows that see it hold.
-template <typename T, int V> __global__ void lower_adjoint(const T *rows, T *x, const Windows w) {
+// A thread adds up, for a pack of channels of one element, what the windows that see it hold, and a bias; in the type
+// that sums are in: nothing is rounded before the end.
+template <typename T, int V>
+__global__ void lower_adjoint(const typename Wide<T>::type *rows, const T *bias, T *x, const Windows w) {
+    typedef typename Wide<T>::type A;
     unsigned i = thread_number();
     if (i >= w.threads) return;
     unsigned rest = i, within = w.by_packs.digit(rest) * V;
     int group = (int)w.by_width.quotient(within);
+    A sum[V] = {};
+    start_from<T, V>(bias, within, sum);
     within -= group * w.width;
-    typename Wide<T>::type sum[V] = {};
     each_window(w, element_place(w, rest), [&](int tap, const Place &window) {
         long long row = group * w.batch * w.output() + flat(w, window);
-        Pack<T, V> pack = load<T, V>(rows + (row * w.taps() + tap) * w.width + within);
-        for (int v = 0; v < V; v++) sum[v] += widen(pack.at[v]);
+        Pack<A, V> pack = load<A, V>(rows + (row * w.taps() + tap) * w.width + within);
+        for (int v = 0; v < V; v++) sum[v] += pack.at[v];
     });
     store_sum<T, V>(x + (long long)i * V, sum);
 }
