@@ -8,7 +8,7 @@ enough for its processor's cache; elsewhere, where a library brings its own para
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from types import EllipsisType
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,6 +17,7 @@ import numpy as np
 from array_api_compat import device
 
 from xpconv.libraries import Array, namespace_of
+from xpconv.steps import Repeated, copied, step
 from xpconv.workers import lanes, run
 from xpconv.workspace import in_task
 
@@ -77,11 +78,18 @@ def pieces(x: Array, count: int, width: int) -> list[tuple[EllipsisType, slice]]
     return [(..., slice(start, min(start + step, count))) for start in range(0, count, step)]
 
 
-def assemble(x: Array, shape: tuple[int, ...], cuts: Sequence[P], block: Callable[[P, Array | None], Array]) -> Array:
+def assemble(
+    x: Array,
+    shape: tuple[int, ...],
+    cuts: Sequence[P],
+    block: Callable[[P, Array | None], Array],
+    moving: Sequence[Array] | None = None,
+) -> Array:
     """Make an array of its pieces, such as bands of an array (N, rows, ...).
 
     `block` is given an index and, where the library writes in place, the part of the result to fill; it returns that
-    part once filled, or an array of the same shape.
+    part once filled, or an array of the same shape. With `moving`, the arrays of which it takes the images of a band,
+    it keeps to what `steps` asks of a task.
     """
     if not isinstance(x, np.ndarray):
         if len(cuts) == 1:
@@ -97,10 +105,22 @@ def assemble(x: Array, shape: tuple[int, ...], cuts: Sequence[P], block: Callabl
         place = y[where]
         made = block(where, place)
         if made is not place:
-            place[...] = made
+            step(copied, made, place)
 
-    run(fill, cuts)
+    if moving is None:
+        run(fill, cuts)
+    else:
+        repeated = Repeated(fill, (*moving, y))
+        run(lambda where: repeated(*_part(where), where), cuts)
     return y
+
+
+def _part(where: tuple[Any, ...]) -> tuple[Hashable, int]:
+    """Say in numbers which part of the work this is, but for the first image of a band, and which image that is."""
+    if isinstance(where, Band):
+        images, rows = where
+        return (images.stop - images.start, rows.start, rows.stop), images.start
+    return tuple((index.start, index.stop) if isinstance(index, slice) else index for index in where), 0
 
 
 def over_images(function: Callable[..., Array], *arrays: Array) -> Array:
@@ -121,19 +141,22 @@ def over_images(function: Callable[..., Array], *arrays: Array) -> Array:
     return y
 
 
-def total(x: Array, plan: Sequence[Band], part: Callable[[Band], Array]) -> Array:
-    """Add up the parts that the bands give, always in the same order."""
+def total(
+    x: Array, plan: Sequence[Band], part: Callable[[Band], Array], moving: Sequence[Array] | None = None
+) -> Array:
+    """Add up the parts that the bands give, always in the same order; `moving` is what it is for `assemble`."""
     if not isinstance(x, np.ndarray):
         result = part(plan[0])
         for band in plan[1:]:
             result = result + part(band)
         return result
+    repeated = None if moving is None else Repeated(part, moving)
     shares = evenly(len(plan), min(len(plan), lanes()))
     sums: list[Array] = [None] * len(shares)
 
     def add_up(share: int) -> None:
         def add(band: Band) -> None:
-            made = part(band)
+            made: Array = part(band) if repeated is None else repeated(*_part(band), band)
             if sums[share] is None:
                 sums[share] = made.copy()
             else:

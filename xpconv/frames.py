@@ -17,6 +17,7 @@ import numpy as np
 from array_api_compat import device
 
 from xpconv.libraries import Array, namespace_of, overlapping_view
+from xpconv.steps import copied, step
 from xpconv.windows import Axis, Window
 from xpconv.workspace import empty
 
@@ -47,9 +48,9 @@ def _surrounded(x: Array, shape: list[int], inside: list[slice], value: float) -
     laid = empty(shape, x.dtype)
     for axis, part in enumerate(inside):
         if (part.start, part.stop) not in ((None, None), (0, shape[axis])):
-            laid[*inside[:axis], : part.start] = value
-            laid[*inside[:axis], part.stop :] = value
-    laid[*inside] = x
+            step(copied, value, laid[*inside[:axis], : part.start])
+            step(copied, value, laid[*inside[:axis], part.stop :])
+    step(copied, x, laid[*inside])
     return laid
 
 

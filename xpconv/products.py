@@ -11,12 +11,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import array_api_extra as xpx
 import numpy as np
 from array_api_compat import device
 
 from xpconv.blas import small_product
 from xpconv.execution import ITEMSIZE, evenly
 from xpconv.libraries import Array, namespace_of
+from xpconv.steps import copied, step
 from xpconv.workers import lanes, run
 from xpconv.workspace import empty
 
@@ -38,7 +40,7 @@ def settled(x: Array) -> Array:
     if not isinstance(x, np.ndarray) or x.flags.c_contiguous:
         return x
     y = empty(x.shape, x.dtype)
-    y[...] = x
+    step(copied, x, y)
     return y
 
 
@@ -54,7 +56,9 @@ def divided(x: Array, mask: Array) -> tuple[Array, Array]:
 
 @functools.lru_cache(maxsize=64)
 def _constant(matrix: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    return np.frombuffer(matrix).reshape(shape).astype(dtype)
+    made = np.frombuffer(matrix).reshape(shape).astype(dtype)
+    made.flags.writeable = False
+    return made
 
 
 def constant(matrix: np.ndarray[Any, Any], like: Array) -> Array:
@@ -76,11 +80,9 @@ def product(
         y = namespace_of(b).matmul(a, b)
         return y if order is None else namespace_of(b).permute_dims(y, order)
     shape = (*b.shape[:-2], a.shape[0], b.shape[-1])
-    if order is None:
-        return np.matmul(a, b, out=empty(shape, b.dtype) if place is None else place)
     if place is None:
-        place = empty([shape[i] for i in order], b.dtype)
-    np.matmul(a, b, out=place.transpose(_inverse(order)))
+        place = empty(shape if order is None else [shape[i] for i in order], b.dtype)
+    step(np.matmul, a, b, place if order is None else place.transpose(_inverse(order)))
     return place
 
 
@@ -110,9 +112,29 @@ def add_product(sum_so_far: Array | None, a: Array, b: Array, place: Array | Non
         return a * b if sum_so_far is None else sum_so_far + a * b
     shape = np.broadcast_shapes(a.shape, b.shape)
     if sum_so_far is None:
-        return np.multiply(a, b, out=empty(shape, a.dtype) if place is None else place)
-    more = np.multiply(a, b, out=empty(shape, a.dtype))
-    return np.add(sum_so_far, more, out=sum_so_far)
+        place = empty(shape, a.dtype) if place is None else place
+        step(np.multiply, a, b, place)
+        return place
+    more = empty(shape, a.dtype)
+    step(np.multiply, a, b, more)
+    step(np.add, sum_so_far, more, sum_so_far)
+    return sum_so_far
+
+
+def add(x: Array, more: Array) -> Array:
+    """Return ``x + more``, in place where a library can."""
+    if not isinstance(x, np.ndarray):
+        return x + more
+    step(np.add, x, more, x)
+    return x
+
+
+def add_at(x: Array, index: int, more: Array) -> Array:
+    """Return x with more added to one of its parts along the first axis, in place where a library can."""
+    if not isinstance(x, np.ndarray):
+        return xpx.at(x)[index, ...].add(more)
+    add(x[index], more)
+    return x
 
 
 def summed(a: Array, b: Array) -> Array:
@@ -120,7 +142,9 @@ def summed(a: Array, b: Array) -> Array:
     xp = namespace_of(a)
     if not isinstance(a, np.ndarray):
         return xp.matmul(xp.matrix_transpose(a), b)
-    return np.matmul(a.mT, b, out=empty((*a.shape[:-2], a.shape[-1], b.shape[-1]), a.dtype))
+    y = empty((*a.shape[:-2], a.shape[-1], b.shape[-1]), a.dtype)
+    step(np.matmul, a.mT, b, y)
+    return y
 
 
 def lay_out(weight: Array, lead: tuple[int, ...], piece: Callable[[slice, int, Array | None], Array | None]) -> Array:
@@ -140,7 +164,7 @@ def lay_out(weight: Array, lead: tuple[int, ...], piece: Callable[[slice, int, A
     if not isinstance(weight, np.ndarray):
         return piece(slice(0, depth), 1, None)
     width = _block_width(depth, filters)
-    blocks = np.empty((*lead, filters // width, depth, width), weight.dtype)
+    blocks = empty((*lead, filters // width, depth, width), weight.dtype)
     parts = evenly(depth, min(depth, math.ceil(ITEMSIZE * blocks.size / BLOCK)))
     run(lambda part: piece(part, filters // width, blocks[..., part, :]), parts)
     return blocks
@@ -161,17 +185,17 @@ def times(rows: Array, laid: Array, place: Array | None = None) -> Array:
     if place is None:
         lead = np.broadcast_shapes(rows.shape[:-2], laid.shape[:-3])
         place = empty((*lead, count, blocks * width), rows.dtype)
-    step = _step(count, small_product() // (depth * width)) if blocks > 1 or small_product() else count
-    whole = count - count % step
+    at_once = _rows(count, small_product() // (depth * width)) if blocks > 1 or small_product() else count
+    whole = count - count % at_once
     for part in (slice(0, whole), slice(whole, count)):
         if part.start < part.stop:
-            size = min(step, part.stop - part.start)
+            size = min(at_once, part.stop - part.start)
             a = rows[..., None, part, :].reshape(*rows.shape[:-2], 1, -1, size, depth)
             y = place[..., part, :].reshape(*place.shape[:-2], -1, size, blocks, width)
-            np.matmul(a, laid[..., :, None, :, :], out=np.moveaxis(y, -2, -4))
+            step(np.matmul, a, laid[..., :, None, :, :], np.moveaxis(y, -2, -4))
     return place
 
 
-def _step(count: int, most: int) -> int:
+def _rows(count: int, most: int) -> int:
     """Choose how many rows to multiply at a time: whole eights, which the kernel for small matrices likes best."""
     return max(1, count) if most < 8 or count <= most else most - most % 8

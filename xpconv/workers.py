@@ -113,7 +113,11 @@ def run(function: Callable[[T], object], tasks: Iterable[T]) -> None:
             if len(tasks) > 1:
                 _workers().run(function, tasks)
             elif tasks:
-                in_task(function, tasks[0])
+                _here.working = True
+                try:
+                    in_task(function, tasks[0])
+                finally:
+                    _here.working = False
         return
     for task in tasks:
         in_task(function, task)

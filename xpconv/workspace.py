@@ -59,3 +59,8 @@ def empty(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         if after + LINE <= buffer.memory.size:
             return np.ndarray(shape, dtype, buffer.memory, buffer.start + first)
     return np.empty(shape, dtype)
+
+
+def free_memory() -> np.ndarray[Any, Any] | None:
+    """Return the thread's buffer where a task is under way that has taken nothing from it yet, and None elsewhere."""
+    return _buffer.memory if _buffer.tasks and not _buffer.used else None

@@ -16,7 +16,7 @@ from xpconv.broadcasting import along
 from xpconv.execution import Band, assemble, bands, total
 from xpconv.frames import cut, extend, frames
 from xpconv.libraries import Array, namespace_of
-from xpconv.products import has_views, lay_out, matmul, settled, summed, times
+from xpconv.products import add, has_views, lay_out, matmul, settled, summed, times
 from xpconv.windows import Window
 
 
@@ -60,15 +60,13 @@ class Direct:
                 rows = lower(some, part, groups)  # (G, P, K)
                 y = times(rows, laid, None if place is None else by_group(place, groups))
                 y = xp.reshape(xp.permute_dims(y, (1, 0, 2)), (-1, *part.output, filters)) if place is None else place
-            if bias is not None:
-                y += bias
-            return y
+            return y if bias is None else add(y, bias)
 
         depth = window.taps * x.shape[-1]
         lowered = depth // window.kernel[0] if in_views else depth
         # A band reads all filters, so it should have as many numbers of its own.
         cuts = _bands(x, plan, lowered + filters, filters, least=depth * filters // groups)
-        return assemble(x, (x.shape[0], *window.output, filters), cuts, block)
+        return assemble(x, (x.shape[0], *window.output, filters), cuts, block, moving=(x,))
 
     def weight_gradient(self, x: Array, dy: Array, plan: Plan) -> Array:
         """Correlate the input with dy: (N, *size, C) and (N, *output, O) to (*kernel, C/G, O)."""
@@ -77,7 +75,7 @@ class Direct:
         def part_of(band: Band) -> Array:
             elements, part = window.part(band.rows.start, band.rows.stop)
             rows = lower(x[band.images, elements, ...], part, groups)  # (G, P, K)
-            return summed(rows, by_group(dy[band.images, band.rows, ...], groups))
+            return summed(rows, by_group(settled(dy[band.images, band.rows, ...]), groups))
 
         depth = window.taps * x.shape[-1]
         if groups == 1 and 2 * x.shape[0] * math.prod(window.output) * (depth + filters) <= depth * filters:
@@ -86,7 +84,7 @@ class Direct:
         else:
             # A band adds up a whole gradient, so it should have twice as many numbers of its own.
             cuts = _bands(x, plan, depth + filters, filters, least=2 * depth * filters // groups)
-            dw = total(x, cuts, part_of)  # (G, K, O/G)
+            dw = total(x, cuts, part_of, moving=(x, dy))  # (G, K, O/G)
         shape = (*window.kernel, x.shape[-1] // groups, filters)
         return xp.reshape(xp.permute_dims(dw, (1, 0, 2)), shape)
 
@@ -101,7 +99,8 @@ def lower(x: Array, window: Window, groups: int) -> Array:
     if groups == 1:
         return xp.reshape(patches, (1, count, window.taps * width))
     patches = xp.reshape(patches, (count, window.taps, groups, width))
-    return xp.reshape(xp.permute_dims(patches, (2, 0, 1, 3)), (groups, count, window.taps * width))
+    patches = settled(xp.permute_dims(patches, (2, 0, 1, 3)))
+    return xp.reshape(patches, (groups, count, window.taps * width))
 
 
 def lower_in_views(x: Array, window: Window) -> Array:

@@ -20,7 +20,7 @@ TAPS = 3
 POINTS = {2: (0, 1, -1), 4: (0, 1, -1, Fraction(1, 2), -2)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Transforms:
     """The three matrices of F(m, 3): ``y = outputs @ ((filters @ w) * (inputs @ x))``."""
 

@@ -21,7 +21,6 @@ import math
 from dataclasses import dataclass
 from types import EllipsisType
 
-import array_api_extra as xpx
 import numpy as np
 
 from xpconv.algorithms import Plan
@@ -29,7 +28,7 @@ from xpconv.algorithms.toom_cook import TAPS, nested, transforms
 from xpconv.execution import Band, assemble, bands, pieces, total
 from xpconv.frames import extend, frames
 from xpconv.libraries import Array, namespace_of
-from xpconv.products import lay_out, product, settled, summed, times
+from xpconv.products import add_at, lay_out, product, settled, summed, times
 from xpconv.windows import Axis, Window
 
 TILES = 56  # that a band takes at least: all filters are read once for each band
@@ -77,7 +76,7 @@ class Winograd:
             if bias is None:
                 return products
             one = sum(self.side**axis for axis in range(len(window.axes)))
-            return xpx.at(products)[one, ...].add(bias)
+            return add_at(products, one, bias)
 
         def some_tiles(band: Band, place: Array | None) -> Array:
             elements, part = tiles.part(*self._rows(band))
@@ -92,16 +91,15 @@ class Winograd:
 
         if prepared is None and self._fewer_tiles(x, filters, plan):
             places = self._places(x, matrices.inputs, tiles, plan)
-            return assemble(x, shape, pieces(x, filters, BLOCK), some_filters)
+            return assemble(x, shape, pieces(x, filters, BLOCK), some_filters, moving=())
         laid = self.prepare(weight, plan) if prepared is None else prepared
-        return assemble(x, shape, self._bands(x, tiles, filters, plan, TILES), some_tiles)
+        return assemble(x, shape, self._bands(x, tiles, filters, plan, TILES), some_tiles, moving=(x,))
 
     def weight_gradient(self, x: Array, dy: Array, plan: Plan) -> Array:
         """Correlate the input with dy: (N, *size, C) and (N, *output, O) to (*kernel, C, O)."""
         xp, matrices, window = namespace_of(x), transforms(self.m), plan.window
         tiles, outputs = self._tiles(window), self._output_tiles(window)
         channels, filters = x.shape[-1], dy.shape[-1]
-        inverse = nested(matrices.filters.T, len(window.axes))
 
         def some_tiles(band: Band) -> Array:
             elements, part = tiles.part(*self._rows(band))
@@ -112,7 +110,7 @@ class Winograd:
 
         def taps(dfilters: Array) -> Array:
             """(T, C, o) to (*kernel, C, o)."""
-            width = dfilters.shape[-1]
+            width, inverse = dfilters.shape[-1], nested(matrices.filters.T, len(window.axes))
             made = product(inverse, xp.reshape(settled(dfilters), (-1, channels * width)))
             return xp.reshape(made, (*window.kernel, channels, width))
 
@@ -123,11 +121,11 @@ class Winograd:
         if self._fewer_tiles(x, min(channels, filters), plan):
             places = self._places(x, matrices.inputs, tiles, plan)
             dplaces = self._places(dy, matrices.outputs.T, outputs, plan)
-            return assemble(x, shape, cuts, some_filters)
+            return assemble(x, shape, cuts, some_filters, moving=())
         # A band adds up a whole gradient, so it should have as many numbers of its own.
         least = max(TILES, channels * filters // (channels + filters))
-        dfilters = total(x, self._bands(x, tiles, filters, plan, least), some_tiles)
-        return assemble(x, shape, cuts, lambda where, _: taps(dfilters[where]))
+        dfilters = total(x, self._bands(x, tiles, filters, plan, least), some_tiles, moving=(x, dy))
+        return assemble(x, shape, cuts, lambda where, _: taps(dfilters[where]), moving=())
 
     def _tiles(self, window: Window) -> Window:
         """Tiles of the input as windows."""
@@ -205,7 +203,7 @@ def transformed(x: Array, matrix: np.ndarray, tiles: Window, place: Array | None
     A `place` to write them to has the shape (t, ..., n, R, ..., C).
     """
     xp, axes = namespace_of(x), len(tiles.axes)
-    v = extend(x, tiles.margins, first=1)
+    v = settled(extend(x, tiles.margins, first=1))
     order = (*range(2, 2 * axes + 1, 2), 0, *range(1, 2 * axes, 2), 2 * axes + 1)
     for i, span in enumerate(tiles.axes):
         v = frames(v, 1 + 2 * i, span)  # (n, R, T, ..., R, m + 2, size, ..., C)
