@@ -330,7 +330,7 @@ class Send(Callback):
     def on_gradients(self, trainer, grads):
         if trainer.steps_done == self.step:
             for number in self.numbers:
-                os.kill(os.getpid(), number)
+                signal.raise_signal(number)
         return grads
 
     def on_epoch(self, trainer):

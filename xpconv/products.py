@@ -23,6 +23,7 @@ from xpconv.workers import lanes, run
 from xpconv.workspace import empty
 
 BLOCK = 1 << 20  # bytes of filters that are laid out by one task
+SUMS = 3 << 19  # bytes of sums of outer products that are kept side by side, for the sake of small products
 
 
 def multiplies_small(x: Array) -> bool:
@@ -139,12 +140,34 @@ def add_at(x: Array, index: int, more: Array) -> Array:
 
 def summed(a: Array, b: Array) -> Array:
     """Add up the outer products of the rows of two stacks: (..., M, K) and (..., M, O) to (..., K, O)."""
-    xp = namespace_of(a)
     if not isinstance(a, np.ndarray):
+        xp = namespace_of(a)
         return xp.matmul(xp.matrix_transpose(a), b)
-    y = empty((*a.shape[:-2], a.shape[-1], b.shape[-1]), a.dtype)
-    step(np.matmul, a.mT, b, y)
+    (rows, depth), filters = a.shape[-2:], b.shape[-1]
+    y = empty((*a.shape[:-2], depth, filters), a.dtype)
+    tall, wide = (_even_block(count) for count in (depth, filters))
+    at_once = _rows(rows, small_product() // (tall * wide))
+    sums = math.ceil(rows / at_once)
+    if sums > 1 and sums * y.nbytes > SUMS:
+        step(np.matmul, a.mT, b, y)
+        return y
+    parts = y[..., None, :, :] if sums == 1 else empty((*y.shape[:-2], sums, *y.shape[-2:]), y.dtype)
+    whole = rows // at_once
+    for some, length in (slice(0, whole), at_once), (slice(whole, sums), rows % at_once):
+        if some.start < some.stop:
+            first, last = some.start * at_once, some.start * at_once + (some.stop - some.start) * length
+            left = a[..., first:last, :].reshape(*a.shape[:-2], -1, length, depth // tall, 1, tall)
+            right = b[..., first:last, :].reshape(*b.shape[:-2], -1, length, 1, filters // wide, wide)
+            place = parts[..., some, :, :].reshape(*y.shape[:-2], -1, depth // tall, tall, filters // wide, wide)
+            step(np.matmul, np.moveaxis(left, -4, -1), np.moveaxis(right, -4, -2), place.swapaxes(-3, -2))
+    if sums > 1:
+        step(np.add.reduce, parts, -3, None, y)
     return y
+
+
+def _even_block(count: int) -> int:
+    """Choose how many rows or columns a product has, so that it is small: 64 or 32 where they divide the count."""
+    return next((width for width in (64, 48, 32) if count % width == 0), count)
 
 
 def lay_out(weight: Array, lead: tuple[int, ...], piece: Callable[[slice, int, Array | None], Array | None]) -> Array:

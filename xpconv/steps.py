@@ -66,7 +66,7 @@ _numbers = itertools.count()
 
 def copied(x: Array | float, place: Array) -> None:
     """Copy to a place, the last operand as in every step."""
-    np.copyto(place, x)
+    place[...] = x
 
 
 def step(function: Callable[..., object], *operands: Any) -> None:
@@ -184,7 +184,7 @@ def written(
     steps = []
     for function, operands in taken:
         found = [located(o) if isinstance(o, np.ndarray) else o for o in operands]
-        if any(f is None for f in found):
+        if any(f is None and o is not None for f, o in zip(found, operands, strict=True)):
             return None
         views = tuple((i, f) for i, f in enumerate(found) if isinstance(f, View))
         steps.append(Step(function, tuple(None if isinstance(f, View) else f for f in found), views))
