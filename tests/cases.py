@@ -69,7 +69,7 @@ CASES = [
     case("conv", normal(2, 3, 9), normal(4, 3, 3), None, stride=4, dilation=2, pad="same"),
     case("conv", normal(1, 2, 4, 5, 4), normal(3, 2, 2, 3, 2), normal(3), pad=1),
     case("conv", normal(2, 3, 6, 5), normal(6, 1, 3, 2), normal(6), groups=3, stride=2),
-    case("conv", normal(2, 2, 6, 5), normal(3, 2, 3, 3), normal(3), pad=1, algorithm="winograd"),
+    case("conv", normal(2, 2, 6, 5), normal(3, 2, 3, 3), normal(3), pad=1, algorithm="winograd", precision="tf32"),
     case("conv", normal(2, 2, 6, 5), normal(3, 2, 3, 3), None, pad=1, algorithm="direct", workspace=1),
     case(
         "conv_transpose",
@@ -82,7 +82,7 @@ CASES = [
         groups=2,
     ),
     case("conv_transpose", normal(2, 3, 5), normal(3, 4, 3), None, stride=2, dilation=2, pad="same"),
-    case("conv_transpose", normal(2, 3, 5, 4), normal(3, 4, 3, 2), normal(4), workspace=1),
+    case("conv_transpose", normal(2, 3, 5, 4), normal(3, 4, 3, 2), normal(4), workspace=1, precision="tf32"),
     case("conv_transpose", normal(1, 2, 2, 3, 2), normal(2, 3, 2, 1, 3), normal(3), pad=((1, 0), (0, 0), (2, 1))),
     # pooling
     case("max_pool", spread(2, 3, 7, 6), kernel=(3, 2), stride=2, pad=1),
@@ -115,7 +115,7 @@ CASES = [
     case("interpolate", normal(2, 3, 4), output_size=9, mode="linear", align_corners=True),
     # affine, activations, regularization
     case("affine", normal(3, 2, 2, 2), normal(8, 5), normal(5)),
-    case("affine", normal(3, 4), normal(4, 2)),
+    case("affine", normal(3, 4), normal(4, 2), precision="tf32"),
     case("relu", spread(3, 4, 5)),
     case("leaky_relu", spread(3, 4, 5), slope=0.2),
     case("prelu", spread(3, 4, 5), normal(4)),

@@ -223,8 +223,6 @@ def test_float32_is_strict_unless_asked_otherwise():
         "float64",
         "complex64",
     ]
-    with pytest.raises(ValueError, match="precision is 'fast'; choose one of float32, tf32"):
-        products.compute_type("float32", "fast")
     with pytest.raises(TypeError, match="cuBLAS multiplies no int32; give one of float32"):
         products.compute_type("int32", "float32")
 

@@ -79,6 +79,70 @@ def test_convolution_agrees_with_the_loops_by_kernels_alone(cupy, name, dtype):
         same(found, wanted, dtype, rtol)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "options", "kinds"),
+    [
+        ("float32", {}, ("float32", 68)),  # CUBLAS_COMPUTE_32F
+        ("float32", {"precision": "tf32"}, ("float32", 77)),  # CUBLAS_COMPUTE_32F_FAST_TF32
+        ("float16", {}, ("float16", 68)),
+        ("float64", {"precision": "tf32"}, ("float64", 70)),  # CUBLAS_COMPUTE_64F
+    ],
+)
+@pytest.mark.parametrize(
+    ("op", "shapes", "more"),
+    [
+        (xpconv.conv, [(2, 3, 6, 5), (4, 3, 3, 3), (4,)], {"stride": 2}),
+        (xpconv.conv, [(2, 3, 6, 5), (4, 3, 3, 3), (4,)], {"algorithm": "winograd2"}),
+        (xpconv.conv_transpose, [(2, 3, 6, 5), (3, 4, 3, 3), (4,)], {"stride": 2}),
+        (xpconv.affine, [(3, 2, 4), (8, 5), (5,)], {}),
+    ],
+    ids=["conv", "winograd", "conv_transpose", "affine"],
+)
+def test_products_are_asked_for_in_the_precision_of_the_caller(cupy, dtype, options, kinds, op, shapes, more):
+    arrays = rounded(dtype, *shapes)
+    found = value_and_gradients(cupy, op, [a.astype(dtype) for a in arrays], **options, **more)
+    asked = set(cupy_on_host.cupy.products)
+    if "winograd2" in more.values() and dtype == "float16":
+        kinds = ("float32", 68)  # between its transforms
+    assert len(cupy_on_host.cupy.products) >= 3
+    assert asked == {kinds}
+    wanted, pullback = xpconv.vjp(op, *arrays, **more)
+    dy = found[1].astype(dtype).astype("float64")
+    for actual, exact in zip((found[0], *found[2]), (wanted, *pullback(dy)), strict=True):
+        same(actual, exact, dtype, rtol=1e-4 if dtype == "float32" else None)
+
+
+def test_matrices_are_copied_where_cublas_cannot_read_them(cupy):
+    x, w = normal(3, 4), normal(4, 5)
+    spread_out = cupy.asarray(np.repeat(np.repeat(w, 2, 0), 3, 1))[::2, ::3]
+    everywhere = cupy.xp.broadcast_to(cupy.asarray(np.ones(1)), (3, 5))
+    y, pullback = xpconv.vjp(xpconv.affine, cupy.asarray(x), spread_out)
+    same(y, x @ w, "float64")
+    dx, dw = pullback(everywhere)
+    same(dx, np.ones((3, 5)) @ w.T, "float64")
+    same(dw, x.T @ np.ones((3, 5)), "float64")
+    nothing = xpconv.affine(cupy.asarray(np.ones((3, 0))), cupy.asarray(np.ones((0, 2))))
+    same(nothing, np.zeros((3, 2)), "float64")
+
+
+def test_bfloat16_is_taken_as_it_is(cupy):
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    x, w = normal(2, 8, 6, 5).astype(bfloat16), normal(8, 8, 3, 3).astype(bfloat16)
+    given = [cupy_on_host.asarray(array) for array in (x, w)]
+    y, pullback = xpconv.vjp(xpconv.conv, *given, stride=2, pad=1)
+    dy = normal(*y.shape).astype(bfloat16)
+    dx, dw = pullback(cupy_on_host.asarray(dy))
+    pooled = xpconv.max_pool(y, 2)
+    wide = [array.astype("float64") for array in (x, w, dy)]
+    wanted = ref.conv(*wide[:2], stride=2, pad=1)
+    gradients = ref.conv_gradients(wide[2], *wide[:2], stride=2, pad=1)
+    for actual, exact in zip((y, dx, dw), (wanted, *gradients[:2]), strict=True):
+        same(actual, exact, bfloat16, rtol=2**-8)
+    same(pooled, ref.max_pool(wanted.astype(bfloat16).astype("float64"), 2)[0], bfloat16, rtol=2**-7)
+    same(xpconv.relu(y), np.maximum(wanted, 0), bfloat16, rtol=2**-8)
+    assert set(cupy_on_host.cupy.products) == {("bfloat16", 68)}
+
+
 def test_an_empty_batch_launches_nothing(cupy):
     for options in ({}, {"stride": 2}, {"pad": 1, "algorithm": "winograd"}):
         x, w = cupy.asarray(normal(0, 3, 7, 7)), cupy.asarray(normal(4, 3, 3, 3))

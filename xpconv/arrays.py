@@ -50,7 +50,7 @@ def one_dtype(xp: Any, kind: str | tuple[str, ...], **arrays: Array | None) -> N
     """Raise TypeError unless all arrays have one dtype, of this kind ("real floating", "numeric", ...)."""
     given = {name: array for name, array in arrays.items() if array is not None}
     (first, array), *rest = given.items()
-    if not xp.isdtype(array.dtype, kind):
+    if not is_kind(xp, array.dtype, kind):
         wanted = kind if isinstance(kind, str) else " or ".join(kind)
         raise TypeError(f"{first} has dtype {array.dtype}; give a {wanted} dtype")
     for name, other in rest:
@@ -73,15 +73,22 @@ def shaped(name: str, array: Array | None, shape: tuple[int, ...], meaning: str)
         raise ValueError(f"{name} has shape {tuple(array.shape)}; give {shape}, {meaning}")
 
 
+def is_kind(xp: Any, dtype: Any, kind: str | tuple[str, ...]) -> bool:
+    """Whether a dtype is of this kind. bfloat16 is floating, though NumPy and CuPy know it but by its name."""
+    if str(dtype) == "bfloat16":
+        return "real floating" in kind or "numeric" in kind
+    return bool(xp.isdtype(dtype, kind))
+
+
 def accumulation_dtype(xp: Any, dtype: Any) -> Any:
     """Return the dtype to add up in: float32 for float16 and bfloat16, and each other dtype itself."""
-    narrow = xp.isdtype(dtype, "real floating") and xp.finfo(dtype).bits < 32
+    narrow = is_kind(xp, dtype, "real floating") and (str(dtype) == "bfloat16" or xp.finfo(dtype).bits < 32)
     return xp.float32 if narrow else dtype
 
 
 def conjugate(xp: Any, array: Array) -> Array:
     """Return the complex conjugate, which for all but complex numbers is the array itself."""
-    return xp.conj(array) if xp.isdtype(array.dtype, "complex floating") else array
+    return xp.conj(array) if is_kind(xp, array.dtype, "complex floating") else array
 
 
 def may_have_nan(array: Array) -> bool:
@@ -91,4 +98,4 @@ def may_have_nan(array: Array) -> bool:
 
 def lowest(xp: Any, dtype: Any) -> float:
     """Return the identity of the maximum: what no element is below."""
-    return float("-inf") if xp.isdtype(dtype, "real floating") else int(xp.iinfo(dtype).min)
+    return float("-inf") if is_kind(xp, dtype, "real floating") else int(xp.iinfo(dtype).min)

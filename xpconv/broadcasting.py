@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from array_api_compat import array_namespace
 
+from xpconv.arrays import accumulation_dtype
 from xpconv.libraries import Array
 
 
@@ -24,10 +25,11 @@ def total(x: Array, axes: Sequence[int]) -> Array:
 
 
 def total_like(x: Array, shape: tuple[int, ...]) -> Array:
-    """Sum down to a shape that broadcasts to that of x: the adjoint of broadcasting."""
-    lead = x.ndim - len(shape)
+    """Sum down to a shape that broadcasts to that of x, narrow numbers in float32: the adjoint of broadcasting."""
+    xp, lead = array_namespace(x), x.ndim - len(shape)
     shared = [i for i in range(x.ndim) if i < lead or shape[i - lead] == 1]
-    return array_namespace(x).reshape(total(x, shared), shape)
+    wide = xp.astype(x, accumulation_dtype(xp, x.dtype), copy=False)
+    return xp.astype(xp.reshape(total(wide, shared), shape), x.dtype, copy=False)
 
 
 def along(values: Array, axis: int, length: int) -> Array:

@@ -1,4 +1,4 @@
-"""In which precision an operator computes: narrow floating numbers in float32."""
+"""In which precision an operator computes: narrow floating numbers in float32, and float32 in no less unasked."""
 
 from __future__ import annotations
 
@@ -10,12 +10,22 @@ from typing import Any, ParamSpec
 from array_api_compat import array_namespace, is_array_api_obj
 
 from xpconv.algorithms import Algorithm, Plan
-from xpconv.arrays import accumulation_dtype
+from xpconv.arrays import accumulation_dtype, is_kind
 from xpconv.libraries import Array, Pullback
 from xpconv.windows import Window
 
 P = ParamSpec("P")
 Body = Callable[P, tuple[Any, Pullback]]
+
+
+PRECISIONS = ("float32", "tf32")
+
+
+def known(precision: str) -> str:
+    """Return the precision to multiply float32 in, or raise ValueError when there is none of that name."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; choose one of {', '.join(PRECISIONS)}")
+    return precision
 
 
 def accumulated(body: Body[P]) -> Body[P]:
@@ -77,7 +87,7 @@ def _wide(*arrays: Any) -> tuple[Any, ...]:
 
 
 def _is_floating(array: Any) -> bool:
-    return is_array_api_obj(array) and bool(array_namespace(array).isdtype(array.dtype, "real floating"))
+    return is_array_api_obj(array) and is_kind(array_namespace(array), array.dtype, "real floating")
 
 
 def _as(dtype: Any, *arrays: Any) -> tuple[Any, ...]:

@@ -24,7 +24,7 @@ HOMES = {"largest": "pooling", "mean": "pooling", "depthwise": "depthwise"}
 
 def fused(name: str, x: Array) -> Callable[..., Any] | None:
     """Return the loop of this name, for NumPy arrays of float32 and float64 where loops can be compiled, or None."""
-    if is_numpy_array(x) and x.dtype in (np.float32, np.float64) and compiler.available():
+    if name in HOMES and is_numpy_array(x) and x.dtype in (np.float32, np.float64) and compiler.available():
         loop: Callable[..., Any] = getattr(importlib.import_module(f"xpconv.compiled.{HOMES[name]}"), name)
         return loop
     return None

@@ -13,11 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from xpconv.cuda import geometry, pooling, sources
-from xpconv.cuda.runtime import takes_kernels
+from xpconv.cuda import geometry, pooling, products, sources
+from xpconv.cuda.runtime import matmul, takes_kernels
 from xpconv.libraries import Array
-
-KERNELS: dict[str, Callable[..., Any]] = {"largest": pooling.largest, "mean": pooling.mean}
 
 
 def serves(x: Array, *_: Any, **__: Any) -> bool:
@@ -28,6 +26,19 @@ def serves(x: Array, *_: Any, **__: Any) -> bool:
     return takes_kernels(x) and x.dtype.name in sources.TYPES and 3 <= x.ndim <= 2 + geometry.AXES
 
 
+def multiplies(x: Array, *_: Any, **__: Any) -> bool:
+    """Whether cuBLAS multiplies matrices of such numbers; it adds narrow ones up in float32."""
+    return takes_kernels(x) and x.dtype.name in products.TYPES
+
+
+FUSED: dict[str, tuple[Callable[..., bool], Callable[..., Any]]] = {
+    "largest": (serves, pooling.largest),
+    "mean": (serves, pooling.mean),
+    "matmul": (multiplies, matmul),
+}
+
+
 def fused(name: str, x: Array) -> Callable[..., Any] | None:
-    """Return the function of this name that launches kernels, where there are some for this array, or None."""
-    return KERNELS.get(name) if serves(x) else None
+    """Return the function of this name that the GPU has for such an array, or None."""
+    served, function = FUSED.get(name, (serves, None))
+    return function if served(x) else None

@@ -18,7 +18,7 @@ PLAIN, TRANSPOSED = 0, 1
 TYPES = {"float32": 0, "float64": 1, "float16": 2, "complex64": 4, "complex128": 5, "bfloat16": 14}
 STRICT = {name: 70 if name in ("float64", "complex128") else 68 for name in TYPES}  # float16 is added up in float32
 TF32 = STRICT | {"float32": 77, "complex64": 77}
-COMPUTE_TYPES = {"float32": STRICT, "tf32": TF32}
+COMPUTE_TYPES = {"float32": STRICT, "tf32": TF32}  # by the precision that is asked for
 
 
 class Matrices(NamedTuple):
@@ -90,11 +90,7 @@ def compute_type(dtype: str, precision: str) -> int:
     ------
     TypeError
         When cuBLAS does not multiply this dtype.
-    ValueError
-        When there is no such precision.
     """
-    if precision not in COMPUTE_TYPES:
-        raise ValueError(f"precision is {precision!r}; choose one of {', '.join(COMPUTE_TYPES)}")
     if dtype not in TYPES:
         raise TypeError(f"cuBLAS multiplies no {dtype}; give one of {', '.join(TYPES)}")
     return COMPUTE_TYPES[precision][dtype]
@@ -111,13 +107,18 @@ def stack(shape: Sequence[int], strides: Sequence[int]) -> Matrices:
     return Matrices((*(1,) * missing, *shape), (*(0,) * missing, *strides))
 
 
+def legible(matrix: Matrices) -> bool:
+    """Whether cuBLAS can read the matrices where they lie."""
+    return any(_leading(seen) is not None for seen in (matrix, matrix.transposed))
+
+
 def _leading(matrix: Matrices) -> int | None:
     """Return the step from column to column of a matrix whose columns lie in memory; None where they do not."""
     _, rows, columns = matrix.shape
     _, down, along = matrix.strides
-    if rows > 1 and down != 1:
+    if rows > 1 and columns and down != 1:
         return None
-    if columns <= 1:  # there is no second column to step to
+    if columns <= 1 or not rows:  # there is no second column to step to
         return max(1, rows)
     return along if along >= max(1, rows) else None
 

@@ -19,13 +19,15 @@ class Affine(Layer):
     ----------
     W : array, shape (D, M)
     b : array, shape (M,), optional
+    precision
+        As in `xpconv.affine`.
     """
 
     op = staticmethod(affine)
     parameters = ("W", "b")
 
-    def __init__(self, W: Array, b: Array | None = None) -> None:
-        super().__init__()
+    def __init__(self, W: Array, b: Array | None = None, **options: Any) -> None:
+        super().__init__(**options)
         self.W, self.b = W, b
         self.dW: Array | None = None
         self.db: Array | None = None
@@ -38,7 +40,7 @@ class Convolution(Layer):
     ----------
     W : array, shape (O, C/groups, *kernel)
     b : array, shape (O,), optional
-    stride, pad, dilation, groups, algorithm
+    stride, pad, dilation, groups, algorithm, workspace, precision
         As in `xpconv.conv`.
     """
 
@@ -61,7 +63,7 @@ class TransposedConvolution(Convolution):
     ----------
     W : array, shape (C, O/groups, *kernel)
     b : array, shape (O,), optional
-    stride, pad, output_pad, dilation, groups
+    stride, pad, output_pad, dilation, groups, workspace, precision
         As in `xpconv.conv_transpose`.
     """
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 from xpconv.arrays import conjugate, namespace, one_dtype, shaped
+from xpconv.broadcasting import total_like
+from xpconv.cuda import multiplies
+from xpconv.fusions import fused
 from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator
-from xpconv.precision import accumulated
+from xpconv.precision import accumulated_unless, known
 from xpconv.products import matmul
 
 
 @operator
-@accumulated
-def affine(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, Pullback]:
+@accumulated_unless(multiplies)
+def affine(x: Array, weight: Array, bias: Array | None = None, *, precision: str = "float32") -> tuple[Array, Pullback]:
     """Multiply every sample by a matrix and add a bias.
 
     Parameters
@@ -25,6 +29,8 @@ def affine(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, P
         The matrix, inputs first, as in the book.
     bias : array, shape (M,), optional
         Added to every row.
+    precision : str
+        "float32" or "tf32", as in `conv`.
 
     Returns
     -------
@@ -36,7 +42,7 @@ def affine(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, P
     TypeError
         When the arrays are of several libraries or dtypes, or not floating.
     ValueError
-        When the shapes or devices do not fit.
+        When the shapes or devices do not fit, or there is no such precision.
 
     References
     ----------
@@ -52,16 +58,20 @@ def affine(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, P
             "sample and weight (D, M)"
         )
     shaped("bias", bias, (weight.shape[1],), "one number for each output")
-    rows = xp.reshape(x, (shape[0], width))
-    y = matmul(rows, weight)
-    if bias is not None:
-        y = y + bias
+    rows, precision = xp.reshape(x, (shape[0], width)), known(precision)
+    product = functools.partial(fused("matmul", x) or _product, precision=precision)
 
     def pullback(dy: Array) -> tuple[Any, ...]:
         return (
-            lambda: xp.reshape(matmul(dy, xp.matrix_transpose(conjugate(xp, weight))), shape),
-            lambda: matmul(xp.matrix_transpose(conjugate(xp, rows)), dy),
-            None if bias is None else xp.sum(dy, axis=0, dtype=dy.dtype),
+            lambda: xp.reshape(product(dy, xp.matrix_transpose(conjugate(xp, weight))), shape),
+            lambda: product(xp.matrix_transpose(conjugate(xp, rows)), dy),
+            None if bias is None else total_like(dy, tuple(bias.shape)),
         )
 
-    return y, pullback
+    return product(rows, weight, bias), pullback
+
+
+def _product(a: Array, b: Array, start: Array | None = None, *, precision: str) -> Array:
+    """Multiply two matrices, in the precision that their library is set to, and add the products to a row."""
+    y = matmul(a, b)
+    return y if start is None else y + start

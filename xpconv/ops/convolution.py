@@ -8,15 +8,15 @@ from typing import Any
 from xpconv.algorithms import WORKSPACE, Plan
 from xpconv.algorithms.adjoint import convolve, input_gradient, weight_gradient
 from xpconv.algorithms.selection import choose, named
-from xpconv.arrays import accumulation_dtype, conjugate, namespace, one_dtype, shaped, spatial_axes
+from xpconv.arrays import conjugate, namespace, one_dtype, shaped, spatial_axes
 from xpconv.broadcasting import total_like
 from xpconv.cuda import serves
 from xpconv.frozen import immutable, remembered
 from xpconv.fusions import fused
 from xpconv.layout import channels_last, channels_second, taps_first, taps_last
-from xpconv.libraries import Array, Pullback, namespace_of
+from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator
-from xpconv.precision import accumulated_unless
+from xpconv.precision import accumulated_unless, known
 from xpconv.transposition import transposed_window
 from xpconv.windows import Pad, whole_number, window
 
@@ -34,6 +34,7 @@ def conv(
     groups: int = 1,
     algorithm: str = "auto",
     workspace: int = WORKSPACE,
+    precision: str = "float32",
 ) -> tuple[Array, Pullback]:
     """Convolve, in the sense of neural networks: correlate every window with every filter.
 
@@ -56,6 +57,9 @@ def conv(
         "auto", "direct", "winograd" (F(4, 3)) or "winograd2" (F(2, 3)), or "depthwise" for groups.
     workspace : int
         Bytes that intermediate arrays may take, unless the smallest piece of work takes more.
+    precision : str
+        "float32", or "tf32" to let a GPU multiply float32 with 10 bits of fraction and add up in float32. It is heeded
+        for CuPy arrays; the others have no such units, or like PyTorch and JAX a switch of their own for all products.
 
     Returns
     -------
@@ -67,7 +71,8 @@ def conv(
     TypeError
         When the arrays are of several libraries or dtypes, or a number is not whole.
     ValueError
-        When ranks, channels, groups or devices do not fit, a number is out of range, or no window fits.
+        When ranks, channels, groups or devices do not fit, a number is out of range, no window fits, or an algorithm or
+        a precision is not known.
 
     References
     ----------
@@ -85,7 +90,7 @@ def conv(
     shaped("bias", bias, (filters,), "one number for each filter")
     windows = window(x.shape[2:], weight.shape[2:], stride=stride, pad=pad, dilation=dilation)
     algorithm = named(algorithm, windows, groups)
-    plan = Plan(windows, groups, whole_number("workspace", workspace, least=1))
+    plan = Plan(windows, groups, whole_number("workspace", workspace, least=1), known(precision))
 
     last, kernel = channels_last(x), taps_first(weight)
     each_alone = algorithm == "auto" and groups == filters == x.shape[1]
@@ -102,7 +107,7 @@ def conv(
         return (
             lambda: channels_second(input_gradient(algorithm, dy, conjugate(xp, kernel), plan)),
             lambda: taps_last(weight_gradient(algorithm, conjugate(xp, last), dy, plan)),
-            _bias_gradient(dy, bias),
+            None if bias is None else total_like(dy, tuple(bias.shape)),
         )
 
     return channels_second(y), pullback
@@ -121,6 +126,7 @@ def conv_transpose(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     workspace: int = WORKSPACE,
+    precision: str = "float32",
 ) -> tuple[Array, Pullback]:
     """Run a convolution backwards: add up every filter, times an element, where that element's window lies.
 
@@ -144,7 +150,7 @@ def conv_transpose(
         does not reach.
     groups : int
         Cut channels and filters into this many groups that do not see each other.
-    workspace : int
+    workspace, precision
         As in `conv`.
 
     Returns
@@ -177,7 +183,7 @@ def conv_transpose(
     windows = transposed_window(
         x.shape[2:], weight.shape[2:], stride=stride, pad=pad, output_pad=output_pad, dilation=dilation
     )
-    plan = Plan(windows, groups, whole_number("workspace", workspace, least=1))
+    plan = Plan(windows, groups, whole_number("workspace", workspace, least=1), known(precision))
 
     last, kernel = channels_last(x), taps_first(weight)
     y = input_gradient("auto", last, kernel, plan, bias)
@@ -187,7 +193,7 @@ def conv_transpose(
         return (
             lambda: channels_second(convolve("auto", dy, conjugate(xp, kernel), None, plan)),
             lambda: taps_last(weight_gradient("auto", dy, conjugate(xp, last), plan)),
-            _bias_gradient(dy, bias),
+            None if bias is None else total_like(dy, tuple(bias.shape)),
         )
 
     return channels_second(y), pullback
@@ -200,19 +206,10 @@ def _with_bias(depthwise: tuple[Array, Pullback], bias: Array | None) -> tuple[A
     def pullback(dy: Array) -> tuple[Any, ...]:
         dy = channels_last(dy)
         dx, dweight = gradients(dy)
-        dbias = _bias_gradient(dy, bias)
+        dbias = None if bias is None else total_like(dy, tuple(bias.shape))
         return lambda: channels_second(dx()), lambda: taps_last(dweight()[..., None, :]), dbias
 
     return channels_second(y), pullback
-
-
-def _bias_gradient(dy: Array, bias: Array | None) -> Array | None:
-    """Add up dy (N, *output, O) for every filter, where there is a bias."""
-    if bias is None:
-        return None
-    xp = namespace_of(dy)
-    wide = xp.astype(dy, accumulation_dtype(xp, dy.dtype), copy=False)
-    return xp.astype(total_like(wide, tuple(bias.shape)), dy.dtype, copy=False)
 
 
 def _fitting(x: Array, weight: Array, bias: Array | None) -> Any:
