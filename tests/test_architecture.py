@@ -53,7 +53,6 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
         "execution",
         "frames",
         "frozen",
-        "loss_scaling",
         "operators",
         "optimizers",
         "precision",
@@ -75,7 +74,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
     ["networks"],
     ["convnets", "sources", "states"],
     ["streaming", "training"],
-    ["checkpoints", "divergence", "monitoring", "averaging", "clipping", "metrics", "stopping"],
+    ["checkpoints", "divergence", "monitoring", "averaging", "clipping", "loss_scaling", "metrics", "stopping"],
     [""],  # xpconv itself: the public names
     ["catalogue"],
     ["bench", "bench.book", "bench.layers"],

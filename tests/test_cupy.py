@@ -143,6 +143,28 @@ def test_bfloat16_is_taken_as_it_is(cupy):
     assert set(cupy_on_host.cupy.products) == {("bfloat16", 68)}
 
 
+@pytest.mark.parametrize(
+    ("op", "weight", "options"),
+    [
+        (xpconv.conv, (8, 8, 3, 3), {}),
+        (xpconv.conv, (8, 8, 3, 3), {"algorithm": "winograd2"}),
+        (xpconv.conv, (8, 1, 3, 3), {"groups": 8}),
+        (xpconv.max_pool, None, {"kernel": 2, "stride": 1}),
+        (xpconv.affine, (288, 60), {}),
+    ],
+)
+def test_what_cannot_fit_says_what_it_needed_and_what_was_free(cupy, op, weight, options):
+    arrays = [normal(2, 8, 6, 6), *([] if weight is None else [normal(*weight)])]
+    given = [cupy.asarray(array) for array in arrays]
+    wanted = op(*arrays, **options)
+    cupy_on_host.cupy.room = 100
+    with pytest.raises(MemoryError, match=rf"takes {wanted.nbytes} bytes .* 1024 were free .*; give fewer images"):
+        op(*given, **options)
+    assert cupy_on_host.cupy.released >= 1
+    cupy_on_host.cupy.room = float("inf")
+    same(op(*given, **options), wanted, "float64")
+
+
 def test_an_empty_batch_launches_nothing(cupy):
     for options in ({}, {"stride": 2}, {"pad": 1, "algorithm": "winograd"}):
         x, w = cupy.asarray(normal(0, 3, 7, 7)), cupy.asarray(normal(4, 3, 3, 3))

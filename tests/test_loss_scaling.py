@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
-from cases import normal
+from cases import integers, normal
+from test_callbacks import made
 
 import xpconv
-from xpconv.loss_scaling import LossScaler
+from xpconv.clipping import ClipNorm
+from xpconv.loss_scaling import LossScaler, LossScaling
 from xpconv.testing import assert_close
+from xpconv.training import Trainer
 
 
 def test_the_gradients_are_those_of_the_loss(backend):
@@ -74,3 +77,46 @@ def test_without_gradients_nothing_changes():
 def test_what_is_out_of_range_is_refused(options, error, words):
     with pytest.raises(error, match=words):
         LossScaler(**options)
+
+
+# --- In a training
+
+
+def test_a_scaled_loss_takes_the_same_steps(backend):
+    plain, scaling = made(backend), LossScaling()
+    scaled = made(backend, callbacks=[scaling])
+    plain.train()
+    scaled.train()
+    for name, array in plain.network.state.items():
+        assert_close(scaled.network.state[name], xpconv.to_numpy(array), like=array)
+    assert scaled.network.last_layer.scale == 1
+    assert scaled.history.loss == plain.history.loss
+    assert scaling.state == {"scale": 2.0**15, "finite_steps": 9}
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value")
+def test_steps_that_overflow_are_left_out_until_the_factor_fits():
+    x, t = normal(8, 1, 8, 8).astype("float16"), integers(10, 8)
+    network = xpconv.SimpleConvNet((1, 8, 8), hidden_size=5, rng=0, dtype="float16", weight_init_std="he")
+    before, scaling = {name: array.copy() for name, array in network.params.items()}, LossScaling(LossScaler(2.0**17))
+    trainer = Trainer(
+        network, xpconv.SGD(0.1), (x, t), epochs=1, batch_size=4, rng=0, callbacks=[scaling, ClipNorm(10.0)]
+    )
+    trainer.train()  # 2**17 is no float16, and neither is 2**16
+    assert scaling.scaler.scale == 2.0**15
+    for name, array in network.params.items():
+        assert_close(array, before[name])
+    trainer.epochs = 20
+    losses = trainer.train().loss
+    assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
+    assert scaling.scaler.finite_steps > 0
+
+
+def test_a_resumed_training_goes_on_with_its_factor():
+    scaling = LossScaling(LossScaler(8.0, interval=2))
+    first = made(callbacks=[scaling], epochs=1)
+    first.train()
+    again = LossScaling(LossScaler(8.0, interval=2))
+    second = made(callbacks=[again])
+    second.state = first.state
+    assert again.state == scaling.state == {"scale": 16.0, "finite_steps": 1}

@@ -80,7 +80,7 @@ class ClipNorm(Callback):
 
     def on_gradients(self, trainer: Trainer, grads: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return the gradients, shortened."""
-        return clip_norm(grads, self.largest)
+        return clip_norm(grads, self.largest) if grads else {}
 
 
 class ClipValue(ClipNorm):
@@ -88,7 +88,7 @@ class ClipValue(ClipNorm):
 
     def on_gradients(self, trainer: Trainer, grads: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return the gradients, cut off."""
-        return clip_value(grads, self.largest)
+        return clip_value(grads, self.largest) if grads else {}
 
 
 def _positive(largest: float) -> float:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import array_api_compat
 
 from xpconv.arrays import accumulation_dtype, namespace, one_dtype
 from xpconv.libraries import Array
+from xpconv.training import Callback, Trainer
 from xpconv.windows import whole_number
 
 
@@ -103,9 +105,51 @@ class LossScaler:
         return {name: _wide(g) / scale for name, g in grads.items()}
 
 
+class LossScaling(Callback):
+    """Has each step taken with gradients of a scaled loss, divided again; one that is not finite is left out.
+
+    It stands before callbacks that clip gradients or look at them. A network in float16 has its weights in float16 too,
+    and a step that is smaller than half of their last place changes nothing.
+
+    Parameters
+    ----------
+    scaler : LossScaler, optional
+        One that starts at 2**15, which float16 holds, if not given.
+    """
+
+    def __init__(self, scaler: LossScaler | None = None) -> None:
+        self.scaler = LossScaler(2.0**15) if scaler is None else scaler
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The factor, and since when it is that."""
+        return {"scale": self.scaler.scale, "finite_steps": self.scaler.finite_steps}
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self.scaler.scale, self.scaler.finite_steps = state["scale"], state["finite_steps"]
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Have the loss scaled."""
+        trainer.network.last_layer.scale = self.scaler.scale
+
+    def on_gradients(self, trainer: Trainer, grads: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the gradients of the loss itself, or none."""
+        unscaled = self.scaler.unscaled(grads)
+        trainer.network.last_layer.scale = self.scaler.scale
+        return {name: _as(g, grads[name].dtype) for name, g in (unscaled or {}).items()}
+
+    def on_end(self, trainer: Trainer) -> None:
+        """Let the loss be itself again."""
+        trainer.network.last_layer.scale = 1.0
+
+
+def _as(array: Array, dtype: Any) -> Array:
+    return array_api_compat.array_namespace(array).astype(array, dtype, copy=False)
+
+
 def _wide(array: Array) -> Array:
-    xp = array_api_compat.array_namespace(array)
-    return xp.astype(array, accumulation_dtype(xp, array.dtype))
+    return _as(array, accumulation_dtype(array_api_compat.array_namespace(array), array.dtype))
 
 
 def _number(name: str, value: float, above: float, below: float) -> float:

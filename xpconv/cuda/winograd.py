@@ -33,27 +33,27 @@ class Winograd(winograd.Winograd):
         """Sum over the taps and channels of every window: (N, *size, C) to (N, *output, O)."""
         if len(plan.window.axes) != 2:
             return super().convolve(x, weight, bias, plan, prepared)
-        filters = self.prepare(weight, plan) if prepared is None else prepared
-        bias = settled(bias)
+        bias, count = settled(bias), weight.shape[-1]
         tiles, outputs = self._tiles(plan.window), self._output_tiles(plan.window)
 
-        def some(y: Array, images: slice, rows: slice) -> None:
+        def some(y: Array, filters: Array, images: slice, rows: slice) -> None:
             elements, part = tiles.part(rows.start, rows.stop)
             places = self._transformed("winograd_inputs", x[images, elements], part)  # (T, P, C)
             made = empty((*places.shape[:2], filters.shape[-1]), x.dtype)
             multiply(places, filters, made, precision=plan.precision)
             elements, part = outputs.part(rows.start, rows.stop)
             place = y[images, elements]
-            count, told = self._told(place, part)
-            run("winograd", expression("winograd_outputs", x.dtype.name, self.m), count, made, bias, place, told)
+            threads, told = self._told(place, part)
+            run("winograd", expression("winograd_outputs", x.dtype.name, self.m), threads, made, bias, place, told)
 
         def work(cuts: list[Piece]) -> Array:
-            y = empty((x.shape[0], *plan.window.output, filters.shape[-1]), x.dtype)
+            y = empty((x.shape[0], *plan.window.output, count), x.dtype)
+            filters = self.prepare(weight, plan) if prepared is None else prepared
             for piece in cuts:
-                some(y, *piece)
+                some(y, filters, *piece)
             return y
 
-        return self._halving(work, x, filters.shape[-1], plan, x.shape[0] * math.prod(plan.window.output))
+        return self._halving(work, x, count, plan, x.shape[0] * math.prod(plan.window.output))
 
     def weight_gradient(self, x: Array, dy: Array, plan: Plan) -> Array:
         """Correlate the input with dy: (N, *size, C) and (N, *output, O) to (3, 3, C, O)."""
@@ -97,10 +97,12 @@ class Winograd(winograd.Winograd):
     def _halving(self, work: Callable[[list[Piece]], Array], x: Array, filters: int, plan: Plan, rows: int) -> Array:
         """Do work on pieces of the batch for a result of so many rows of filters, in the workspace that there is."""
         count, across = self._tiles(plan.window).output
-        row = across * self.side**2 * (x.shape[-1] + filters) * int(x.itemsize)
+        place = self.side**2 * int(x.itemsize)
+        whole = place * x.shape[-1] * filters  # filters or their gradient, transformed
+        row = place * across * (x.shape[-1] + filters)
 
         def cut(limit: int) -> Array:
-            return work(list(pieces(x.shape[0], count, row, min(limit, geometry.MOST))))
+            return work(list(pieces(x.shape[0], count, row, min(limit - whole, geometry.MOST))))
 
-        wanted = min(plan.workspace, row * count * x.shape[0])
-        return halving(cut, rows * filters * int(x.itemsize), Pool(), wanted, row)
+        wanted = whole + min(plan.workspace, row * count * x.shape[0])
+        return halving(cut, rows * filters * int(x.itemsize), Pool(), wanted, whole + row)

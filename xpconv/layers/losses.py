@@ -27,6 +27,8 @@ class Loss:
         The operator.
     loss : array
         What `forward` returned last.
+    scale : float
+        What `backward` multiplies by, for gradients that would be too small for their dtype.
 
     Raises
     ------
@@ -36,6 +38,7 @@ class Loss:
 
     op: ClassVar[Callable[..., Any]]
     loss: Array | None = None
+    scale: float = 1.0
     _pullback: Pullback | None = None
 
     def __init__(self, **options: Any) -> None:
@@ -56,7 +59,7 @@ class Loss:
             When `forward` was not called before.
         """
         pullback = ready(self, self._pullback)
-        return pullback(namespace(loss=self.loss).ones_like(self.loss) * dout)[0]
+        return pullback(namespace(loss=self.loss).ones_like(self.loss) * dout * self.scale)[0]
 
 
 class SoftmaxWithLoss(Loss):
