@@ -6,7 +6,7 @@ from typing import Any
 
 import array_api_compat
 
-from xpconv.libraries import Array, at_hand
+from xpconv.libraries import Array, at_hand, namespace_of
 
 
 def namespace(**arrays: Array | None) -> Any:
@@ -26,7 +26,7 @@ def namespace(**arrays: Array | None) -> Any:
         if array is None:
             continue
         try:
-            library = array_api_compat.array_namespace(array)
+            library = namespace_of(array)
         except TypeError:
             raise TypeError(
                 f"{name} is a {type(array).__name__}; give an array of NumPy, CuPy, PyTorch, JAX or another library of "

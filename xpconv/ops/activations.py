@@ -42,7 +42,8 @@ def relu(x: Array) -> tuple[Array, Pullback]:
     Saito, *Deep Learning from Scratch*, section 5.5.1.
     """
     xp = _namespace(x)
-    y = xp.maximum(x, 0)
+    # Zeros for one sample, which stay in the cache: beside a number NumPy takes two or three times as long.
+    y = xp.maximum(x, xp.zeros_like(x[:1, ...]) if x.ndim and x.shape[0] else 0)
     return y, lambda dy: (dy * xp.astype(y > 0, dy.dtype),)
 
 
