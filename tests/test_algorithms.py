@@ -32,7 +32,7 @@ def arrays(shapes, seed=0):
     return x, weight, rng.standard_normal(weight.shape[0])
 
 
-@pytest.mark.parametrize("pad", [0, 1, "same"], ids=str)
+@pytest.mark.parametrize("pad", [0, "same"], ids=str)
 @pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES.keys())
 @pytest.mark.parametrize("algorithm", UNGROUPED)
 def test_values_and_gradients(backend, algorithm, shapes, pad):
@@ -47,9 +47,11 @@ def test_values_and_gradients(backend, algorithm, shapes, pad):
         assert_close(got, host, like=array, rtol=1e-9, atol=1e-10)
 
 
-# Channels, filters, groups: one channel a group, several filters of each, several channels
-@pytest.mark.parametrize(("channels", "filters", "groups"), [(4, 4, 4), (3, 6, 3), (6, 4, 2)])
-@pytest.mark.parametrize("size", [(9,), (7, 9), (4, 5, 6)], ids=str)
+# Channels, filters, groups: one channel a group, several filters of each, several channels; then other numbers of axes
+@pytest.mark.parametrize(
+    ("channels", "filters", "groups", "size"),
+    [(4, 4, 4, (7, 9)), (3, 6, 3, (7, 9)), (6, 4, 2, (7, 9)), (3, 6, 3, (9,)), (3, 6, 3, (4, 5, 6))],
+)
 @pytest.mark.parametrize("options", [{"pad": 1}, {"stride": 2, "pad": 1}, {"dilation": 2, "pad": "same"}], ids=str)
 def test_depthwise_values_and_gradients(backend, channels, filters, groups, size, options):
     x, weight, bias = arrays(((2, channels, *size), (filters, channels // groups, *(3 for _ in size))))
@@ -72,10 +74,10 @@ def test_a_frozen_depthwise_weight_serves_inputs_of_any_size():
         assert_close(xpconv.conv(x, weight, groups=3), ref.conv(x, weight, groups=3), atol=1e-10)
 
 
-@pytest.mark.parametrize("workspace", [1, 1 << 16])
+@pytest.mark.parametrize("workspace", [1, 1 << 14])
 @pytest.mark.parametrize("algorithm", UNGROUPED)
 def test_a_small_workspace_gives_the_same(backend, algorithm, workspace):
-    x, weight, bias = arrays(((3, 4, 19, 17), (8, 4, 3, 3)))
+    x, weight, bias = arrays(((2, 4, 11, 9), (8, 4, 3, 3)))
     given = [backend.asarray(a) for a in (x, weight, bias)]
     y, pullback = xpconv.vjp(xpconv.conv, *given, pad=1, algorithm=algorithm, workspace=workspace)
     wanted = ref.conv(x, weight, bias, pad=1)
