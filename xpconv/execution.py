@@ -19,7 +19,7 @@ from array_api_compat import device
 from xpconv.libraries import Array, namespace_of
 from xpconv.steps import Repeated, copied, step
 from xpconv.workers import lanes, run
-from xpconv.workspace import in_task
+from xpconv.workspace import empty, in_task
 
 ITEMSIZE = 4  # bytes of a number: the plan is made for float32, and serves other dtypes too
 TASK = 5 << 19  # bytes that a task takes on NumPy: what stays near its processor, and outweighs what a task costs
@@ -99,7 +99,7 @@ def assemble(
             whole = where if ... in where else (*where, ...)
             y = xpx.at(y)[whole].set(block(where, None))
         return y
-    y = np.empty(shape, x.dtype)
+    y = empty(shape, x.dtype)
 
     def fill(where: P) -> None:
         place = y[where]
@@ -113,6 +113,28 @@ def assemble(
         repeated = Repeated(fill, (*moving, y))
         run(lambda where: repeated(*_part(where), where), cuts)
     return y
+
+
+def filled(x: Array, fill: Callable[[Array, slice], Array]) -> Array:
+    """Fill an array some images at a time: `fill` is given it and a slice of images, and returns it with those filled.
+
+    On NumPy the images are shared out, and what is computed for them on the way is taken from the workspace.
+    """
+    if not isinstance(x, np.ndarray):
+        return fill(x, slice(None))
+    batch, threads = x.shape[0], lanes()
+    if x.size <= ALONE // 8 or (batch < 4 * threads and batch % threads):
+        return fill(x, slice(0, batch))
+    run(lambda images: fill(x, images), evenly(batch, threads))
+    return x
+
+
+def put(x: Array, where: tuple[slice, ...], values: Array) -> Array:
+    """Return x with these values at a place, in place where a library can."""
+    if not isinstance(x, np.ndarray):
+        return xpx.at(x)[*where, ...].set(values)
+    x[where] = values
+    return x
 
 
 def _part(where: tuple[Any, ...]) -> tuple[Hashable, int]:

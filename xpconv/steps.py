@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from xpconv.workspace import free_memory
+from xpconv import workspace
 
 Array = np.ndarray[Any, Any]
 
@@ -122,14 +122,15 @@ class Repeated:
 
     def __call__(self, part: Hashable, start: int, *given: Any) -> Array | None:
         """Call the function with what is given, or follow the script for this part, which starts there."""
-        memory = free_memory()
+        memory, used = workspace.memory()
         if self.kind is None or memory is None:
             return self.function(*given)
         if _thread.memory is not memory or len(_thread.scripts) >= SCRIPTS:
             _thread.memory = memory
             _thread.scripts.clear()
         origins = [start * pitch for pitch in self.pitches]
-        script = _thread.scripts.get((self.kind, part))
+        key = self.kind, part, used
+        script = _thread.scripts.get(key)
         if script is not None:
             return script.follow(self.arrays, origins)
         _thread.taken = []
@@ -139,7 +140,7 @@ class Repeated:
         finally:
             _thread.taken = None
         if script is not None:
-            _thread.scripts[self.kind, part] = script
+            _thread.scripts[key] = script
         return made
 
 
@@ -183,6 +184,8 @@ def written(
 
     steps = []
     for function, operands in taken:
+        if not operands[-1].size:
+            continue  # there is nothing to do, and such an array can lie anywhere
         found = [located(o) if isinstance(o, np.ndarray) else o for o in operands]
         if any(f is None and o is not None for f, o in zip(found, operands, strict=True)):
             return None

@@ -61,6 +61,6 @@ def empty(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     return np.empty(shape, dtype)
 
 
-def free_memory() -> np.ndarray[Any, Any] | None:
-    """Return the thread's buffer where a task is under way that has taken nothing from it yet, and None elsewhere."""
-    return _buffer.memory if _buffer.tasks and not _buffer.used else None
+def memory() -> tuple[np.ndarray[Any, Any] | None, int]:
+    """Return the thread's buffer, where a task is under way, and how much of it is taken."""
+    return (_buffer.memory if _buffer.tasks else None), _buffer.used

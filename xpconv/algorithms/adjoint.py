@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
-import array_api_extra as xpx
 from array_api_compat import device
 
 from xpconv.algorithms import Adjoining, Plan
 from xpconv.algorithms.selection import choose
+from xpconv.execution import filled, put
 from xpconv.libraries import Array, namespace_of
-from xpconv.windows import Window
+from xpconv.windows import Phase, Window
 
 
 def input_gradient(algorithm: str, dy: Array, weight: Array, plan: Plan, bias: Array | None = None) -> Array:
@@ -30,16 +30,32 @@ def input_gradient(algorithm: str, dy: Array, weight: Array, plan: Plan, bias: A
     if not several:
         (phase,) = itertools.product(*(axis.phases() for axis in window.axes))
         return convolve(algorithm, dy, turned, bias, replace(plan, window=Window(tuple(part.axis for part in phase))))
-    dx = xp.zeros(shape, dtype=dy.dtype, device=device(dy))
-    dx = dx if bias is None else dx + bias
-    for phase in itertools.product(*(axis.phases() for axis in window.axes)):
-        if not all(part.axis.kernel for part in phase):
-            continue  # these elements lie between the windows
-        taps = tuple(_from_the_end(part.taps, k) for part, k in zip(phase, window.kernel, strict=True))
-        opposite = replace(plan, window=Window(tuple(part.axis for part in phase)))
-        share = convolve(algorithm, dy, turned[*taps, ...], bias, opposite)
-        dx = xpx.at(dx)[:, *(part.elements for part in phase), :].set(share)
-    return dx
+    phases = list(itertools.product(*(axis.phases() for axis in window.axes)))
+    met = [phase for phase in phases if all(part.axis.kernel for part in phase)]
+    make = xp.empty if len(met) == len(phases) else xp.zeros  # the other elements lie between the windows
+    dx = make(shape, dtype=dy.dtype, device=device(dy))
+    dx = dx if bias is None or len(met) == len(phases) else dx + bias
+    parts = [_Part(algorithm, dy, turned, phase, plan) for phase in met]
+
+    def fill(dx: Array, images: slice) -> Array:
+        for part in parts:
+            share = part.way.convolve(dy[images, ...], part.weight, bias, part.plan, part.prepared)
+            dx = put(dx, (images, *part.elements), share)
+        return dx
+
+    return filled(dx, fill)
+
+
+class _Part:
+    """The convolution that gives the elements in one phase of the stride their share."""
+
+    def __init__(self, algorithm: str, dy: Array, turned: Array, phase: tuple[Phase, ...], plan: Plan) -> None:
+        taps = tuple(_from_the_end(part.taps, k) for part, k in zip(phase, plan.window.kernel, strict=True))
+        self.elements = tuple(part.elements for part in phase)
+        self.weight = turned[*taps, ...]
+        self.plan = replace(plan, window=Window(tuple(part.axis for part in phase)))
+        self.way = choose(algorithm, dy, turned.shape[-1], self.plan)
+        self.prepared = self.way.prepare(self.weight, self.plan)
 
 
 def convolve(algorithm: str, x: Array, weight: Array, bias: Array | None, plan: Plan) -> Array:
