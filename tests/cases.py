@@ -71,6 +71,7 @@ CASES = [
     case("conv", normal(2, 3, 6, 5), normal(6, 1, 3, 2), normal(6), groups=3, stride=2),
     case("conv", normal(2, 2, 6, 5), normal(3, 2, 3, 3), normal(3), pad=1, algorithm="winograd", precision="tf32"),
     case("conv", normal(2, 2, 6, 5), normal(3, 2, 3, 3), None, pad=1, algorithm="direct", workspace=1),
+    case("conv", normal(1, 2, 6, 7), normal(2, 1, 3, 2), normal(2), stride=(1, 2), groups=2, algorithm="fft"),
     case(
         "conv_transpose",
         normal(2, 4, 3, 4),

@@ -181,7 +181,7 @@ def test_auto_takes_winograd_where_it_pays(monkeypatch):
     large = np.zeros((8, 28, 28, 64), np.float32)
     assert chosen(large, 64, 3, pad=1) == "winograd"
     assert chosen(large, 64, 3, pad=1, stride=2) == "direct"
-    assert chosen(large, 64, 5, pad=1) == "direct"
+    assert chosen(large, 64, 5, pad=1) == "fft"
     assert chosen(large[..., :8], 64, 3, pad=1) == "direct"
     assert choose("auto", large, 64, Plan(window((28, 28), 3), groups=64)) is ALGORITHMS["depthwise"]
     assert chosen(large[:, :4, :4], 64, 3, pad=1) == "direct"

@@ -63,9 +63,9 @@ def _constant(matrix: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np
 
 
 def constant(matrix: np.ndarray[Any, Any], like: Array) -> Array:
-    """Return a small matrix of float64 as an array of the library, device and dtype of another."""
+    """Return a small matrix as an array of the library, device and dtype of another."""
     if isinstance(like, np.ndarray):
-        return _constant(matrix.tobytes(), matrix.shape, like.dtype)
+        return matrix if matrix.dtype == like.dtype else _constant(matrix.tobytes(), matrix.shape, like.dtype)
     return namespace_of(like).asarray(matrix.tolist(), dtype=like.dtype, device=device(like))
 
 

@@ -54,7 +54,7 @@ def conv(
         Cut channels and filters into this many groups that do not see each other; C groups are a depthwise
         convolution.
     algorithm : str
-        "auto", "direct", "winograd" (F(4, 3)) or "winograd2" (F(2, 3)), or "depthwise" for groups.
+        "auto", "direct", "winograd" (F(4, 3)) or "winograd2" (F(2, 3)), "fft", or "depthwise" for groups.
     workspace : int
         Bytes that intermediate arrays may take, unless the smallest piece of work takes more.
     precision : str
@@ -89,7 +89,7 @@ def conv(
         )
     shaped("bias", bias, (filters,), "one number for each filter")
     windows = window(x.shape[2:], weight.shape[2:], stride=stride, pad=pad, dilation=dilation)
-    algorithm = named(algorithm, windows, groups)
+    algorithm = named(algorithm, x, windows, groups)
     plan = Plan(windows, groups, whole_number("workspace", workspace, least=1), known(precision))
 
     last, kernel = channels_last(x), taps_first(weight)
