@@ -14,7 +14,7 @@ import stand_ins
 
 import xpconv
 from xpconv import cli
-from xpconv.bench import command, measuring, memory, problems, report, results
+from xpconv.bench import command, growth, measuring, memory, problems, report, results
 from xpconv.bench.contenders import (
     BOTH,
     FIRST,
@@ -467,6 +467,7 @@ def test_a_wrong_result_is_status_1(hasty, monkeypatch, capsys):
         (["--layer", "77x77"], "there is no such layer that both xpconv auto and the book compute"),
         (["--layer", "("], "no regular expression"),
         (["--rounds", "0"], "rounds is 0; give at least 1"),
+        (["--workspace", "0"], "workspace is 0; give at least 1"),
         (["--threads", "0"], "threads is 0; give 1 to"),
         (["--threads", "9999"], "threads is 9999; give 1 to"),
         (["--backend", "tensorflow"], "unknown backend 'tensorflow'"),
@@ -491,3 +492,34 @@ def test_a_competitor_that_is_not_installed(capsys, monkeypatch):
         cli.main(["bench", "--against", "jax"])
     assert "JAX is not installed" in capsys.readouterr().err
     assert "JAX" not in [contender.name for contender in command._competitors(None)]
+
+
+def test_growth_is_told_and_drawn(monkeypatch, hasty, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    times = [3 * times ** growth.IDEAL[what] for what, times in growth._places()]
+    monkeypatch.setattr(growth, "measure", lambda rounds: growth.relative({1: times, 2: [t / 2 for t in times]}))
+    picture, kept = tmp_path / "growth.png", tmp_path / "growth.json"
+    assert cli.main(["bench", "--growth", str(picture), "--json", str(kept)]) == 0
+    printed = capsys.readouterr().out
+    assert "batch     1 thread   1: 0.25  2: 0.5  4: 1  8: 2  16: 4  power 1.00 of 1" in printed
+    assert "size      1 thread   14: 0.0625  28: 0.25  56: 1  112: 4  224: 16  power 2.00 of 2" in printed
+    assert "batch     2 threads  1: 0.125  2: 0.25  4: 0.5  8: 1  16: 2  power 1.00 of 1" in printed
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert {point["what"] for point in json.loads(kept.read_text())["points"]} == set(growth.IDEAL)
+
+
+def test_growth_is_of_one_convolution(monkeypatch, hasty):
+    monkeypatch.setattr(growth, "BATCH", 4)
+    monkeypatch.setattr(growth, "CHANNELS", 4)
+    monkeypatch.setattr(growth, "SIZE", 4)
+    monkeypatch.setattr(measuring, "hold_threads", lambda threads: threads)
+    assert len(growth._seconds(1, 1)) == len(growth.TIMES) * len(growth.IDEAL)
+    assert growth._case("batch", 2).shape == (8, 4, 4, 4)
+    assert growth._case("channels", 2).weight_shape == (8, 8, 3, 3)
+    assert growth._case("size", 1 / 4).shape == (4, 4, 1, 1)
+
+
+def test_a_workspace_is_part_of_the_name():
+    contender = XpConv(workspace=1 << 22)
+    assert contender.name == "xpconv auto in 4 MiB"
+    held_to_the_loops(contender, TINY[0])

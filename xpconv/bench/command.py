@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xpconv.algorithms import WORKSPACE
 from xpconv.algorithms.selection import ALGORITHMS
 from xpconv.backends import backend
-from xpconv.bench import measuring, memory
+from xpconv.bench import growth, measuring, memory
 from xpconv.bench.contenders import Contender, XpConv
 from xpconv.bench.frameworks import AGAINST
 from xpconv.bench.layers import CASES, SETS, Case
@@ -38,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--rounds", type=int, default=7, metavar="N", help="turns that everyone has (default: 7)")
     option("--threads", type=int, metavar="N", help="for everyone (default: a thread for each processor)")
     option("--memory", action="store_true", help="measure peaks of memory too, each in a process of its own")
+    option("--workspace", type=int, default=WORKSPACE, metavar="BYTES", help="of xpconv's convolutions")
+    option("--growth", metavar="FILE", help="time nothing else than how time grows, and draw it")
     option("--json", metavar="FILE", help="keep everything, layer by layer")
     option("--plot", metavar="FILE", help="draw a picture, in the format of the suffix")
     option("--from", dest="files", action="append", metavar="FILE", help="show what --json kept; measure nothing")
@@ -84,7 +87,12 @@ def plan(arguments: argparse.Namespace) -> Plan:
         pattern = re.compile(arguments.layer)
     except re.error as error:
         raise ValueError(f"layer is {arguments.layer!r}, which is no regular expression: {error}") from error
-    heroes = [XpConv(algorithm, arguments.backend) for algorithm in dict.fromkeys(arguments.algorithm or ["auto"])]
+    if arguments.workspace < 1:
+        raise ValueError(f"workspace is {arguments.workspace}; give at least 1")
+    limit = arguments.workspace
+    heroes = [
+        XpConv(algorithm, arguments.backend, limit) for algorithm in dict.fromkeys(arguments.algorithm or ["auto"])
+    ]
     others = list(_competitors(arguments.against))
     hero, base = heroes[0], others[0]
     cases = [c for c in CASES if c.set in (arguments.set or SETS) and pattern.search(c.name)]
@@ -100,11 +108,13 @@ def plan(arguments: argparse.Namespace) -> Plan:
 def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     """Measure, or read what was measured, and show it; return 1 where a result was wrong."""
     try:
-        for path in filter(None, (arguments.json, arguments.plot)):
+        for path in filter(None, (arguments.json, arguments.plot, arguments.growth)):
             if not pathlib.Path(path).absolute().parent.is_dir():
                 raise ValueError(f"there is no directory for {path!r}")
-        if arguments.plot:
+        if arguments.plot or arguments.growth:
             from xpconv.bench.plots import plot  # needs matplotlib, and says so before a long run
+        if arguments.growth and arguments.rounds > 0:
+            return _growth(arguments)
         planned = None if arguments.files else plan(arguments)
         report = load(arguments.files) if planned is None else planned.report
     except (ImportError, OSError, RuntimeError, ValueError) as error:
@@ -116,6 +126,17 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     if arguments.plot:
         plot(report, arguments.plot)
     return int(any(result.wrong for result in report.results))
+
+
+def _growth(arguments: argparse.Namespace) -> int:
+    """Measure how time grows, show it and draw it."""
+    points = growth.measure(arguments.rounds)
+    for line in growth.lines(points):
+        print(line, flush=True)
+    if arguments.json:
+        growth.save(points, context([XpConv()], max(point.threads for point in points)), arguments.json)
+    growth.plot(points, arguments.growth)
+    return 0
 
 
 def _competitors(keys: Sequence[str] | None) -> Iterator[Contender]:

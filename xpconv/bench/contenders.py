@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 import xpconv
+from xpconv.algorithms import WORKSPACE
 from xpconv.algorithms.selection import ALGORITHMS
 from xpconv.backends import Backend
 from xpconv.bench import book
@@ -75,11 +76,13 @@ class XpConv(Contender):
 
     algorithm: str = "auto"
     backend: str = "numpy"
+    workspace: int = WORKSPACE
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """Its algorithm, and its backend where that is not NumPy."""
-        return f"xpconv {self.algorithm}" + (f" {self.backend}" if self.backend != "numpy" else "")
+        """Its algorithm, and its backend and workspace where they are not the default."""
+        limit = f" in {self.workspace / (1 << 20):.3g} MiB" if self.workspace != WORKSPACE else ""
+        return f"xpconv {self.algorithm}" + (f" {self.backend}" if self.backend != "numpy" else "") + limit
 
     def layouts(self, case: Case) -> tuple[str, ...]:
         """Pooling and networks have no algorithm to choose, so there is only the one of "auto"."""
@@ -101,7 +104,9 @@ class XpConv(Contender):
             return place.xp.permute_dims(buffer, tuple(int(i) for i in np.argsort(order)))
 
         given, operator = problem(case), getattr(xpconv, case.operator)
-        options = case.options | ({"algorithm": self.algorithm} if case.operator == "conv" else {})
+        options = case.options | (
+            {"algorithm": self.algorithm, "workspace": self.workspace} if case.operator == "conv" else {}
+        )
         x, *weights = given.arrays
         x, dy = moved(x), moved(given.dy)
         weights = [moved(w, taps_first=layout == LAST and w.ndim > 1) for w in weights]
