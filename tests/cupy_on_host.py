@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import types
 
 import array_api_compat
@@ -179,6 +180,35 @@ class Stream:
         pass
 
 
+class Event:
+    """An event, which has happened when it is recorded; `recorded` is when, in milliseconds."""
+
+    def record(self):
+        self.recorded = time.perf_counter() * 1e3
+
+    def synchronize(self):
+        assert self.recorded
+
+
+def elementwise(inputs, output, operation, name):
+    """An elementwise kernel as CuPy's manual has it: arguments by type and name, ``raw`` ones indexed, i counting."""
+    types_of = {"e": "_Float16", "f": "float", "d": "double"}
+    words = [text.split() for text in (*inputs.split(", "), output)]
+
+    def run(*arguments):
+        *given, out = (host_of(argument) for argument in arguments)
+        kind = types_of[out.dtype.char]
+        taken = ", ".join(f"{kind} *{w[-1]}" if w[0] == "raw" else f"int {w[-1]}" for w in words[:-1])
+        made = words[-1][-1]
+        body = f"for (int i = 0; i < count; i++) {{ T {made}; {operation} to[i] = {made}; }}"
+        library = built(f'typedef {kind} T; extern "C" void run(int count, {taken}, T *to) {{ {body} }}')
+        pointers = [ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else a for a in (*given, out)]
+        library.run(out.size, *pointers)
+        return Array(out)
+
+    return run
+
+
 def asarray(array, layout=None, dtype=None, shift=0):
     """An array whose axes lie in memory in this order, so many numbers behind a NaN, with NaNs all around."""
     array = np.asarray(array, dtype)
@@ -197,9 +227,15 @@ def compiled(file):
         f'extern "C" void run_{i}(unsigned b, unsigned t, void **a) {{ launch({instance}, b, t, a); }}\n'
         for i, instance in enumerate(sources.expressions(file))
     )
+    return built(f'#include "cuda_on_host.h"\n{sources.source(file)}\n{"".join(runs)}')
+
+
+@functools.cache
+def built(text):
+    """A library of the host's from this text."""
     with tempfile.TemporaryDirectory() as folder:
         code, library = pathlib.Path(folder, "kernels.cpp"), pathlib.Path(folder, "kernels.so")
-        code.write_text(f'#include "cuda_on_host.h"\n{sources.source(file)}\n{"".join(runs)}')
+        code.write_text(text)
         options = ["-std=c++17", "-O1", "-w", "-shared", "-fPIC", f"-I{pathlib.Path(__file__).parent}"]
         subprocess.run([COMPILER, *options, code, "-o", library], check=True)
         return ctypes.CDLL(str(library))
@@ -217,6 +253,7 @@ class Cupy(types.ModuleType):
                 setattr(self, name, member if plain else on_arrays(member))
         for name in ("dtype", "isdtype", "issubdtype", "finfo", "iinfo", "result_type", "broadcast_shapes"):
             setattr(self, name, getattr(np, name))
+        self.ElementwiseKernel = elementwise
         self.ndarray, self.__file__, self.__version__ = Array, __file__, "on the host"
         self.linalg, self.fft = (
             self._submodule(name, {n: on_arrays(getattr(getattr(np, name), n)) for n in getattr(np, name).__all__})
@@ -227,14 +264,17 @@ class Cupy(types.ModuleType):
             "cuda",
             {
                 "Device": Device,
+                "Event": Event,
                 "Stream": Stream,
                 "cublas": types.SimpleNamespace(gemmStridedBatchedEx=self.gemm),
                 "device": self._submodule("cuda.device", {"Device": Device}),
                 "get_cublas_handle": lambda: 7,
+                "get_elapsed_time": lambda start, stop: stop.recorded - start.recorded,
                 "get_current_stream": lambda *_: Stream(),
                 "runtime": types.SimpleNamespace(
                     memGetInfo=lambda: (1000, 2000),
                     getDeviceCount=lambda: 1,
+                    runtimeGetVersion=lambda: 0,
                     getDeviceProperties=lambda _: properties,
                 ),
             },

@@ -6,6 +6,7 @@ would there; what is installed is put to the same tests.
 
 import contextlib
 import math
+import time
 import types
 
 import numpy as np
@@ -19,6 +20,10 @@ class Tensor(np.ndarray):
     def requires_grad_(self):
         self.leaf = True
         return self
+
+    def to(self, *, device, dtype):
+        assert device == "cuda"
+        return self.astype(dtype).view(Tensor)  # as its axes lie
 
     def copy_(self, other):
         assert self.shape == other.shape
@@ -98,8 +103,29 @@ def torch():
         MaxPool2d=lambda *window: lambda x: max_pool(x, *window),
         ReLU=lambda: lambda x: np.maximum(x, 0),
     )
+
+    class Event:
+        def __init__(self, *, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.recorded = time.perf_counter() * 1e3
+
+        def synchronize(self):
+            assert self.recorded
+
+        def elapsed_time(self, other):
+            return other.recorded - self.recorded
+
+    switches = {name: types.SimpleNamespace(allow_tf32=True) for name in ("cudnn", "matmul")}
+    switches["cudnn"].version = lambda: 0
+    backends = types.SimpleNamespace(cudnn=switches["cudnn"], cuda=types.SimpleNamespace(matmul=switches["matmul"]))
     return types.SimpleNamespace(
         Tensor=Tensor,
+        backends=backends,
+        cuda=types.SimpleNamespace(Event=Event, is_available=lambda: True),
+        float16=np.float16,
+        float32=np.float32,
         autograd=types.SimpleNamespace(grad=gradients),
         from_numpy=lambda array: array.view(Tensor),
         inference_mode=contextlib.nullcontext,

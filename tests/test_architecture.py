@@ -82,7 +82,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
     ["bench.problems", "bench.results"],
     ["bench.contenders"],
     ["bench.frameworks", "bench.memory", "bench.plots"],
-    ["bench.measuring"],
+    ["bench.gpu", "bench.measuring"],
     ["bench.growth", "bench.report"],
     ["bench.command"],
     ["cli"],
@@ -92,7 +92,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
 ARRAY_LIBRARIES = r"cupy|cupyx|torch|jax|jaxlib"
 NAMING = ["libraries"]  # the library; what one of them has beyond arrays; and, to be measured against them:
 NAMING += ["cuda.runtime"]
-NAMING += ["bench.frameworks"]
+NAMING += ["bench.frameworks", "bench.gpu"]
 
 
 def modules():

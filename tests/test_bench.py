@@ -455,7 +455,7 @@ def test_memory_stands_in_a_table_of_its_own(hasty, tmp_path, capsys):
 
 
 def test_a_wrong_result_is_status_1(hasty, monkeypatch, capsys):
-    monkeypatch.setattr(results, "ERROR", 0)
+    monkeypatch.setitem(results.ERRORS, "float32", 0)
     assert cli.main(["bench", "--against", "book", "--layer", "^3x3 3-4", "--rounds", "1"]) == 1
     assert "WRONG: xpconv auto" in capsys.readouterr().out
 
@@ -491,7 +491,7 @@ def test_a_competitor_that_is_not_installed(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         cli.main(["bench", "--against", "jax"])
     assert "JAX is not installed" in capsys.readouterr().err
-    assert "JAX" not in [contender.name for contender in command._competitors(None)]
+    assert "JAX" not in [contender.name for contender in command._competitors(None, AGAINST)]
 
 
 def test_growth_is_told_and_drawn(monkeypatch, hasty, tmp_path, capsys):

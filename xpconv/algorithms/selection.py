@@ -11,6 +11,7 @@ from xpconv.algorithms.depthwise import Depthwise
 from xpconv.algorithms.direct import Direct
 from xpconv.algorithms.fft import Fft, tiled
 from xpconv.algorithms.winograd import Winograd
+from xpconv.arrays import is_kind
 from xpconv.cuda import depthwise, lowering, winograd
 from xpconv.libraries import Array, namespace_of
 from xpconv.precision import Widened
@@ -31,7 +32,11 @@ BY_KERNELS: dict[str, Algorithm] = {name: Widened(way) for name, way in ALGORITH
     "depthwise": depthwise.Depthwise(),
 }
 FLOATING = ("real floating", "complex floating")
-DTYPES = {"winograd": FLOATING, "winograd2": FLOATING, "fft": FLOATING[0]}  # the others take every number
+DTYPES: dict[str, str | tuple[str, ...]] = {
+    "winograd": FLOATING,
+    "winograd2": FLOATING,
+    "fft": FLOATING[0],
+}  # the others take every number
 
 TAP_BY_TAP = 20  # times what a multiply-add takes in a product of matrices, at most, and of 40 channels
 
@@ -52,7 +57,7 @@ def named(name: str, x: Array, window: Window, groups: int) -> str:
             f"{tuple(a.stride for a in window.axes)}, dilation {tuple(a.dilation for a in window.axes)} and {groups} "
             f"groups; choose one of auto, {', '.join(able)}"
         )
-    if name in DTYPES and not namespace_of(x).isdtype(x.dtype, DTYPES[name]):
+    if name in DTYPES and not is_kind(namespace_of(x), x.dtype, DTYPES[name]):
         raise ValueError(f"x has dtype {x.dtype}, which algorithm {name!r} does not compute; choose auto or direct")
     return name
 

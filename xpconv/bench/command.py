@@ -7,7 +7,8 @@ import functools
 import itertools
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +16,13 @@ import numpy as np
 from xpconv.algorithms import WORKSPACE
 from xpconv.algorithms.selection import ALGORITHMS
 from xpconv.backends import backend
-from xpconv.bench import growth, measuring, memory
+from xpconv.bench import gpu, growth, measuring, memory
 from xpconv.bench.contenders import Contender, XpConv
 from xpconv.bench.frameworks import AGAINST
 from xpconv.bench.layers import CASES, SETS, Case
 from xpconv.bench.report import MEMORY, Table, context, heading, summary, tables
-from xpconv.bench.results import Report, load
+from xpconv.bench.results import ERRORS, Report, load
+from xpconv.libraries import device_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", *ALGORITHMS),
         help="of xpconv (repeatable; the first one is compared with the others; auto if not given)",
     )
-    option("--against", action="append", choices=AGAINST, help="competitors (repeatable; all that are installed)")
+    option(
+        "--against",
+        action="append",
+        choices=(*AGAINST, *gpu.AGAINST),
+        help="competitors (repeatable; all that are installed)",
+    )
     option("--backend", default="numpy", metavar="NAME", help="where xpconv's arrays are made (default: numpy)")
+    option("--precision", default="float32", choices=ERRORS, help="of everyone; another than float32 on a GPU alone")
     option("--rounds", type=int, default=7, metavar="N", help="turns that everyone has (default: 7)")
     option("--threads", type=int, metavar="N", help="for everyone (default: a thread for each processor)")
     option("--memory", action="store_true", help="measure peaks of memory too, each in a process of its own")
@@ -82,18 +90,23 @@ def plan(arguments: argparse.Namespace) -> Plan:
     """Find what is asked for; raise ImportError, RuntimeError or ValueError where it cannot be had."""
     if arguments.rounds < 1:
         raise ValueError(f"rounds is {arguments.rounds}; give at least 1")
-    backend(arguments.backend)
+    place, on_gpu = backend(arguments.backend), gpu.on_gpu(arguments.backend)
+    if not on_gpu and arguments.precision != "float32":
+        raise ValueError(f"precision is {arguments.precision!r}; away from a GPU everyone computes in float32")
+    if on_gpu and ":" in arguments.backend:
+        raise ValueError(f"backend is {arguments.backend!r}; choose the GPU by CUDA_VISIBLE_DEVICES")
+    if on_gpu and arguments.memory:
+        raise ValueError("memory is measured where the processor's is; leave it out on a GPU")
     try:
         pattern = re.compile(arguments.layer)
     except re.error as error:
         raise ValueError(f"layer is {arguments.layer!r}, which is no regular expression: {error}") from error
     if arguments.workspace < 1:
         raise ValueError(f"workspace is {arguments.workspace}; give at least 1")
-    limit = arguments.workspace
-    heroes = [
-        XpConv(algorithm, arguments.backend, limit) for algorithm in dict.fromkeys(arguments.algorithm or ["auto"])
-    ]
-    others = list(_competitors(arguments.against))
+    hero_kind, options = gpu.OnCupy if on_gpu else XpConv, (arguments.backend, arguments.workspace, arguments.precision)
+    heroes = [hero_kind(algorithm, *options) for algorithm in dict.fromkeys(arguments.algorithm or ["auto"])]
+    known = {key: functools.partial(make, arguments.precision) for key, make in gpu.AGAINST.items()}
+    others = list(_competitors(arguments.against, known if on_gpu else AGAINST))
     hero, base = heroes[0], others[0]
     cases = [c for c in CASES if c.set in (arguments.set or SETS) and pattern.search(c.name)]
     cases = [c for c in cases if hero.layouts(c) and base.layouts(c)]
@@ -101,7 +114,9 @@ def plan(arguments: argparse.Namespace) -> Plan:
         raise ValueError(f"there is no such layer that both {hero.name} and {base.name} compute")
     threads = measuring.hold_threads(arguments.threads)
     contenders = [*heroes, *others]
-    report = Report(context(contenders, threads), hero.name, base.name)
+    told = {"command": " ".join(["xpconv", *sys.argv[1:]]), "precision": arguments.precision}
+    told |= {"device": device_name(place.device)} if on_gpu else {}
+    report = Report(context(contenders, threads) | told, hero.name, base.name)
     return Plan(contenders, base, cases, arguments.rounds, arguments.memory, report)
 
 
@@ -139,10 +154,12 @@ def _growth(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _competitors(keys: Sequence[str] | None) -> Iterator[Contender]:
+def _competitors(keys: Sequence[str] | None, known: Mapping[str, Callable[[], Contender]]) -> Iterator[Contender]:
     """Give those asked for, or those installed, the one to compare with first."""
-    for key in dict.fromkeys(keys or AGAINST):
-        contender = AGAINST[key]()
+    for key in dict.fromkeys(keys or known):
+        if key not in known:
+            raise ValueError(f"{key} does not compete on this backend; choose of {', '.join(known)}")
+        contender = known[key]()
         try:
             contender.versions()
         except ImportError as error:

@@ -6,7 +6,9 @@ function without arguments that computes, waits until all is done, and returns y
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -40,17 +42,23 @@ def laid_out(array: Host, order: Sequence[int]) -> Host:
     return np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
 
 
+_place = functools.lru_cache(xpconv.backend)
+
+
 class Contender:
     """One way to compute a case.
 
     Attributes
     ----------
     name : str
+    precision : str
+        What it multiplies in: "float32", "tf32" or "float16".
     libraries : tuple of str
         What it imports.
     """
 
     name: str
+    precision: str = "float32"
     libraries: ClassVar[tuple[str, ...]] = ()
 
     def versions(self) -> dict[str, str]:
@@ -65,6 +73,12 @@ class Contender:
         """Return what is to be timed, by direction."""
         raise NotImplementedError
 
+    def timed(self, call: Call) -> float:
+        """Return the seconds that a call takes, which has nothing under way when it returns."""
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
     def hosts(self, outputs: Sequence[Any], layout: str) -> list[Host]:
         """Bring outputs to the host, as (N, C, ...), (O, C/G, ...) and (O,)."""
         return [to_numpy(array) for array in outputs]
@@ -77,15 +91,30 @@ class XpConv(Contender):
     algorithm: str = "auto"
     backend: str = "numpy"
     workspace: int = WORKSPACE
+    precision: str = "float32"
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """Its algorithm, and its backend and workspace where they are not the default."""
+        """Its algorithm, and its backend, precision and workspace where they are not the default."""
+        more = (self.backend, "numpy"), (self.precision, "float32")
         limit = f" in {self.workspace / (1 << 20):.3g} MiB" if self.workspace != WORKSPACE else ""
-        return f"xpconv {self.algorithm}" + (f" {self.backend}" if self.backend != "numpy" else "") + limit
+        return " ".join(["xpconv", self.algorithm, *(word for word, usual in more if word != usual)]) + limit
+
+    @property
+    def place(self) -> Backend:
+        """Where its arrays are."""
+        return _place(self.backend)
+
+    def waited(self, *outputs: Any) -> tuple[Any, ...]:
+        """Give the outputs once they are there."""
+        for array in outputs:
+            synchronize(array)
+        return outputs
 
     def layouts(self, case: Case) -> tuple[str, ...]:
         """Pooling and networks have no algorithm to choose, so there is only the one of "auto"."""
+        if case.operator in NETWORKS and self.precision != "float32":
+            return ()
         if self.algorithm == "auto":
             return (LAST,) if case.operator in NETWORKS else (LAST, FIRST)
         able = case.operator == "conv" and ALGORITHMS[self.algorithm].supports(case.window, case.groups)
@@ -93,36 +122,32 @@ class XpConv(Contender):
 
     def make(self, case: Case, layout: str) -> Calls:
         """Return both directions; arrays with their channels last in memory have weights with their taps first."""
-        place = xpconv.backend(self.backend)
+        place, dtype = self.place, "float16" if self.precision == "float16" else "float32"
         if case.operator in NETWORKS:
             return {BOTH: self._step(case, place)}
 
         def moved(array: Host, *, taps_first: bool = False) -> Any:
             axes = range(array.ndim)
             order = (*axes[2:], 1, 0) if taps_first else layout_order(layout, array.ndim)
-            buffer = place.asarray(np.ascontiguousarray(array.transpose(order)))
+            buffer = place.asarray(np.ascontiguousarray(array.transpose(order)), dtype)
             return place.xp.permute_dims(buffer, tuple(int(i) for i in np.argsort(order)))
 
         given, operator = problem(case), getattr(xpconv, case.operator)
-        options = case.options | (
-            {"algorithm": self.algorithm, "workspace": self.workspace} if case.operator == "conv" else {}
-        )
+        options = case.options
+        if case.operator == "conv":
+            options |= {"algorithm": self.algorithm, "workspace": self.workspace}
+            options |= {"precision": "tf32"} if self.precision == "tf32" else {}
         x, *weights = given.arrays
         x, dy = moved(x), moved(given.dy)
         weights = [moved(w, taps_first=layout == LAST and w.ndim > 1) for w in weights]
         frozen = [xpconv.freeze(w) for w in weights]
 
         def forward() -> tuple[Any, ...]:
-            y = operator(x, *frozen, **options)
-            synchronize(y)
-            return (y,)
+            return self.waited(operator(x, *frozen, **options))
 
         def both() -> tuple[Any, ...]:
             y, pullback = xpconv.vjp(operator, x, *weights, **options)
-            gradients = pullback(dy)
-            for gradient in gradients:
-                synchronize(gradient)
-            return (y, *gradients)
+            return self.waited(y, *pullback(dy))
 
         return {FORWARD: forward, BOTH: both}
 
@@ -134,8 +159,7 @@ class XpConv(Contender):
         def step() -> tuple[Any, ...]:
             gradients = network.gradient(x, labels)
             optimizer.update(network.params, gradients)
-            for parameter in network.params.values():
-                synchronize(parameter)
+            self.waited(*network.params.values())
             return (network.last_layer.loss, *gradients.values())
 
         return step

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -36,6 +36,11 @@ class PyTorch(Contender):
 
     name = "PyTorch"
     libraries = ("torch",)
+    device: ClassVar[str] = "cpu"
+
+    def tensor(self, host: Host) -> Any:
+        """Make a tensor of a host array, its axes in memory as they lie there."""
+        return importlib.import_module("torch").from_numpy(host)
 
     def layouts(self, case: Case) -> tuple[str, ...]:
         """Both, for everything."""
@@ -49,7 +54,7 @@ class PyTorch(Contender):
             return {BOTH: self._step(case, layout, "float32")}
         given, axes = problem(case), len(case.shape) - 2
         arrays, dy = [
-            [torch.from_numpy(laid_out(a, layout_order(layout, a.ndim))) for a in part]
+            [self.tensor(laid_out(a, layout_order(layout, a.ndim))) for a in part]
             for part in (given.arrays, (given.dy,))
         ]
         for array in arrays:
@@ -81,10 +86,10 @@ class PyTorch(Contender):
         """Return a whole training step, with the fused Adam."""
         torch = importlib.import_module("torch")
         form = torch.channels_last if layout == LAST else torch.contiguous_format
-        place = {"dtype": getattr(torch, dtype), "memory_format": form}
+        place = {"dtype": getattr(torch, dtype), "memory_format": form, "device": self.device}
         model = torch.nn.Sequential(*torch_modules(torch, network_of(case))).to(**place)
         given = problem(case)
-        x, labels = torch.from_numpy(given.arrays[0]).to(**place), torch.from_numpy(given.dy)
+        x, labels = torch.from_numpy(given.arrays[0]).to(**place), torch.from_numpy(given.dy).to(self.device)
         parameters = list(model.parameters())
         optimizer = torch.optim.Adam(parameters, LEARNING_RATE, fused=True)
 

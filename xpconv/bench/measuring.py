@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from xpconv.bench import problems
-from xpconv.bench.contenders import BOTH, FORWARD, Contender
+from xpconv.bench.contenders import BOTH, FORWARD, Call, Contender
 from xpconv.bench.frameworks import PyTorch
 from xpconv.bench.layers import NETWORKS, Case
 from xpconv.bench.results import Result
@@ -30,7 +30,7 @@ SILENCE = 0.14  # seconds
 BLOCK = 0.05  # seconds that the calls of one turn shall take
 CALLS = 3, 15  # at least and at most as many of them
 
-Call = Callable[[], object]
+Clock = Callable[[Call], float]
 
 
 def hold_threads(count: int | None) -> int:
@@ -72,9 +72,11 @@ def measure(
             continue
         entrants = {key: calls[direction] for key, calls in made.items() if direction in calls}
         errors = [_error(contender, layout, call, wanted) for (contender, layout), call in entrants.items()]
-        seconds, waited = in_turns(list(entrants.values()), rounds, rng)
+        clocks = [contender.timed for contender, _ in entrants]
+        seconds, waited = in_turns(list(entrants.values()), rounds, rng, clocks)
         for (contender, layout), error, times, share in zip(entrants, errors, seconds, waited, strict=True):
-            results.append(Result(case, direction, contender.name, layout, times, error, share))
+            found = Result(case, direction, contender.name, layout, times, error, share, precision=contender.precision)
+            results.append(found)
     return results
 
 
@@ -94,8 +96,10 @@ def _error(
     return float(np.max(errors))  # not a number, if one is none
 
 
-def in_turns(calls: Sequence[Call], rounds: int, rng: np.random.Generator) -> tuple[list[list[float]], list[float]]:
-    """Time calls against each other.
+def in_turns(
+    calls: Sequence[Call], rounds: int, rng: np.random.Generator, clocks: Sequence[Clock] | None = None
+) -> tuple[list[list[float]], list[float]]:
+    """Time calls against each other, each by its clock if there are such.
 
     Returns
     -------
@@ -104,6 +108,7 @@ def in_turns(calls: Sequence[Call], rounds: int, rng: np.random.Generator) -> tu
     waited : list of float
         For each of them the share of the time that threads of this process waited for a processor.
     """
+    clocks = [Contender().timed] * len(calls) if clocks is None else clocks
     seconds: list[list[float]] = [[] for _ in calls]
     waited, elapsed = [0.0] * len(calls), [0.0] * len(calls)
     with _no_collection():
@@ -111,18 +116,12 @@ def in_turns(calls: Sequence[Call], rounds: int, rng: np.random.Generator) -> tu
             for i in rng.permutation(len(calls)).tolist():
                 time.sleep(SILENCE)
                 calls[i]()  # wakes threads, fills caches
-                count = min(max(CALLS[0], int(BLOCK / max(_timed(calls[i]), 1e-9))), CALLS[1])
+                count = min(max(CALLS[0], int(BLOCK / max(clocks[i](calls[i]), 1e-9))), CALLS[1])
                 start, before = time.perf_counter(), _waiting()
-                seconds[i].append(statistics.median(_timed(calls[i]) for _ in range(count)))
+                seconds[i].append(statistics.median(clocks[i](calls[i]) for _ in range(count)))
                 waited[i] += _waiting() - before
                 elapsed[i] += time.perf_counter() - start
     return seconds, [share / total for share, total in zip(waited, elapsed, strict=True)]
-
-
-def _timed(call: Call) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def _waiting() -> float:

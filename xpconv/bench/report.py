@@ -44,7 +44,10 @@ def heading(report: Report) -> Iterator[str]:
     """Say what is compared, with what, and where."""
     known, hero, base = report.context, report.hero, report.base
     yield ", ".join(f"{name} {version}" for name, version in known["versions"].items())
-    yield f"{known['BLAS']}, {known['platform']}, threads for everyone: {known['threads']}, float32, {known['date']}"
+    where, precision = f"{known['BLAS']}, {known['platform']}", known.get("precision", "float32")
+    yield f"{where}, threads for everyone: {known['threads']}, {precision}, {known['date']}"
+    if "device" in known:
+        yield f"{known['device']}, timed by its own events"
     yield f"\nRatios to {base} in its better layout: above 1 is faster. In brackets the quartiles over the rounds."
     yield f"error: of {hero}, the largest difference from float64 over the largest entry."
     yield f"waited: how much of their time {hero} or {base} had no processor. Where it is not near 0, measure again."

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from xpconv.bench.layers import Case
 
-ERROR = 1e-4  # what is further than this from float64 is wrong, not fast
+ERRORS = {"float32": 1e-4, "tf32": 5e-3, "float16": 1e-2}  # what is further from float64 is wrong, not fast
 
 
 @dataclass
@@ -34,6 +34,8 @@ class Result:
         Share of the time that threads were ready to run and had no processor.
     memory : int or None
         Bytes that were resident at the peak of a call above those before the first; None where that is not known.
+    precision : str
+        What was multiplied in.
     """
 
     case: Case
@@ -44,6 +46,7 @@ class Result:
     error: float
     waited: float = 0.0
     memory: int | None = None
+    precision: str = "float32"
 
     @property
     def median(self) -> float:
@@ -53,7 +56,7 @@ class Result:
     @property
     def wrong(self) -> bool:
         """Whether it is off by more than rounding explains; not a number is."""
-        return not self.error <= ERROR
+        return not self.error <= ERRORS[self.precision]
 
 
 class Spread(NamedTuple):
