@@ -170,20 +170,27 @@ def _even_block(count: int) -> int:
     return next((width for width in (64, 48, 32) if count % width == 0), count)
 
 
-def lay_out(weight: Array, lead: tuple[int, ...], piece: Callable[[slice, int, Array | None], Array | None]) -> Array:
-    """Make (*lead, B, K, O/B) of (..., K, O): filters in blocks that lie together, as `times` multiplies by them best.
+def lay_out(
+    weight: Array,
+    lead: tuple[int, ...],
+    matrix: tuple[int, int],
+    piece: Callable[[slice, int, Array | None], Array | None],
+) -> Array:
+    """Make (*lead, B, K, O/B) of a weight: filters in blocks that lie together, as `times` multiplies by them best.
 
     Parameters
     ----------
-    weight : array, shape (..., K, O)
-        Whose library, dtype and last two axes the result has.
+    weight : array
+        Whose library and dtype the result has.
     lead : tuple of int
         Leading axes of the result.
+    matrix : (int, int)
+        K and O.
     piece : callable
         Given a slice of K, the number of blocks B and, where the library writes in place, the part
         ``(*lead, B, k, O/B)`` of the result to fill, returns that part.
     """
-    depth, filters = weight.shape[-2:]
+    depth, filters = matrix
     if not isinstance(weight, np.ndarray):
         return piece(slice(0, depth), 1, None)
     width = _block_width(depth, filters)

@@ -9,6 +9,7 @@ after which the windows along the first are overlapping views.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from xpconv.algorithms import Plan
@@ -29,17 +30,23 @@ class Direct:
 
     def prepare(self, weight: Array, plan: Plan) -> Array:
         """(*kernel, C/G, O) to (G, B, taps*C/G, O/G/B): filters in the blocks that `times` wants."""
-        xp, matrices = namespace_of(weight), by_group(weight, plan.groups)  # (G, taps*C/G, O/G)
+        xp, groups, (*kernel, width, filters) = namespace_of(weight), plan.groups, weight.shape
+        taps = list(itertools.product(*(range(size) for size in kernel)))
 
         def piece(part: slice, blocks: int, place: Array | None) -> Array:
-            rows = matrices[:, part, :]
-            rows = xp.moveaxis(xp.reshape(rows, (*rows.shape[:2], blocks, -1)), 2, 1)
             if place is None:
-                return rows
-            place[...] = rows
+                rows = xp.reshape(weight, (-1, groups, blocks, filters // groups // blocks))
+                return xp.permute_dims(rows, (1, 2, 0, 3))
+            for i, tap in enumerate(taps):  # as turned filters are no matrix without being copied
+                first, last = max(part.start, i * width), min(part.stop, (i + 1) * width)
+                if first < last:
+                    rows = weight[*tap, first - i * width : last - i * width, :].reshape(
+                        last - first, groups, blocks, -1
+                    )
+                    place[..., first - part.start : last - part.start, :] = rows.transpose(1, 2, 0, 3)
             return place
 
-        return lay_out(matrices, (plan.groups,), piece)
+        return lay_out(weight, (groups,), (len(taps) * width, filters // groups), piece)
 
     def convolve(self, x: Array, weight: Array, bias: Array | None, plan: Plan, prepared: Array | None = None) -> Array:
         """Sum over the taps and channels of every window: (N, *size, C) to (N, *output, O)."""

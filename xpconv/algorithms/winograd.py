@@ -60,7 +60,7 @@ class Winograd:
             taps = xp.reshape(settled(weight[..., part, :]), (matrix.shape[1], part.stop - part.start, blocks, -1))
             return product(matrix, xp.permute_dims(taps, (1, 2, 0, 3)), (2, 1, 0, 3), place)
 
-        return lay_out(weight, (matrix.shape[0],), piece)
+        return lay_out(weight, (matrix.shape[0],), weight.shape[-2:], piece)
 
     def convolve(self, x: Array, weight: Array, bias: Array | None, plan: Plan, prepared: Array | None = None) -> Array:
         """Sum over the taps and channels of every window: (N, *size, C) to (N, *output, O)."""
