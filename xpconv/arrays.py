@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import array_api_compat
@@ -73,6 +74,7 @@ def shaped(name: str, array: Array | None, shape: tuple[int, ...], meaning: str)
         raise ValueError(f"{name} has shape {tuple(array.shape)}; give {shape}, {meaning}")
 
 
+@functools.lru_cache(maxsize=1024)
 def is_kind(xp: Any, dtype: Any, kind: str | tuple[str, ...]) -> bool:
     """Whether a dtype is of this kind. bfloat16 is floating, though NumPy and CuPy know it but by its name."""
     if str(dtype) == "bfloat16":
@@ -80,6 +82,7 @@ def is_kind(xp: Any, dtype: Any, kind: str | tuple[str, ...]) -> bool:
     return bool(xp.isdtype(dtype, kind))
 
 
+@functools.lru_cache(maxsize=1024)
 def accumulation_dtype(xp: Any, dtype: Any) -> Any:
     """Return the dtype to add up in: float32 for float16 and bfloat16, and each other dtype itself."""
     narrow = is_kind(xp, dtype, "real floating") and (str(dtype) == "bfloat16" or xp.finfo(dtype).bits < 32)

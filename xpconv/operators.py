@@ -45,8 +45,13 @@ def operator(body: Callable[P, tuple[Any, Pullback]]) -> Callable[P, Any]:
     if not names:
         raise TypeError(f'{body.__name__} has no array argument; annotate those it has "Array" or "Array | None"')
 
+    required = sum(signature.parameters[name].default is inspect.Parameter.empty for name in names)
+    others = signature.parameters.keys() - names
+
     def sorted_out(given: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arrays by position and options by name, however the caller put them."""
+        if required <= len(given) <= len(names) and options.keys() <= others:
+            return given, options
         arguments = signature.bind(*given, **options).arguments
         count = max(i for i, name in enumerate(names, start=1) if name in arguments)
         return tuple(arguments.pop(name, None) for name in names[:count]), arguments

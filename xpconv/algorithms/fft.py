@@ -180,7 +180,7 @@ class Fft:
             place[...] = made
             return place
 
-        return lay_out(filters, (numbers, groups), piece)
+        return lay_out(filters, (numbers, groups), filters.shape[-2:], piece)
 
     def _parts(
         self, tiling: Tiling, channels: int, filters: int, plan: Plan, copies: int
