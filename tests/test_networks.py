@@ -182,6 +182,27 @@ def test_forward_and_backward_are_a_layers(backend):
     assert_close(network.layers["Conv1"].dW, dW, like=x)
 
 
+def test_gradients_come_layer_by_layer_before_the_next_is_computed(backend):
+    network, x, t = small(backend), backend.asarray(normal(3, 2, 8, 9)), backend.asarray(integers(5, 3))
+    whole = network.gradient(x, t)
+    network = small(backend)
+    arriving = network.gradients(x, t, 0.25)
+    part = next(arriving)
+    assert list(part) == ["W3", "b3"]
+    assert network.layers["Affine1"].dW is None
+    parts = [part, *arriving]
+    assert [list(part) for part in parts if part] == [["W3", "b3"], ["W2", "b2"], ["W1", "b1"]]
+    for name, gradient in {name: array for part in parts for name, array in part.items()}.items():
+        assert_close(gradient, xpconv.to_numpy(whole[name]) / 4, like=x)
+
+
+def test_no_samples_have_gradients_of_zero(backend):
+    network = small(backend)
+    x, t = backend.asarray(np.zeros((0, 2, 8, 9))), backend.asarray(np.zeros(0, np.int64))
+    for name, gradient in network.gradient(x, t).items():
+        assert_close(gradient, np.zeros(network.params[name].shape), like=x)
+
+
 def test_dropout_is_of_training_alone():
     network = xpconv.DeepConvNet((1, 8, 8), rng=0, dtype="float64")
     x = normal(4, 1, 8, 8)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import array_api_compat
 
-from xpconv.arrays import namespace, one_dtype, shaped
+from xpconv.arrays import namespace
 from xpconv.layers import Layer, Loss, SoftmaxWithLoss
+from xpconv.layers.parameters import LayerArrays
 from xpconv.libraries import Array, to_numpy
 from xpconv.weights import check_fit, load_weights, placed, save_weights
 from xpconv.windows import whole_number
@@ -20,66 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xpconv.weights import Names
-
-
-class LayerArrays(MutableMapping[str, Array]):
-    """A live view of the arrays that layers own, by name: reading and writing go to the layer.
-
-    The k-th layer that can have a `W` calls it ``W<k>``, and so on for every attribute. One that is None, as the bias
-    of a layer without one, has its number and is not in the mapping.
-
-    Parameters
-    ----------
-    layers : iterable of Layer
-    kinds : sequence of str
-        Which of the layers' arrays: "parameters", "buffers" or both.
-    """
-
-    def __init__(self, layers: Iterable[Layer], kinds: Sequence[str] = ("parameters",)) -> None:
-        self._places: dict[str, tuple[Layer, str]] = {}
-        seen: Counter[str] = Counter()
-        for layer in layers:
-            for attribute in (name for kind in kinds for name in getattr(layer, kind)):
-                seen[attribute] += 1
-                self._places[f"{attribute}{seen[attribute]}"] = (layer, attribute)
-
-    def place(self, name: str) -> tuple[Layer, str]:
-        """Return the layer and the attribute that this name stands for.
-
-        Raises
-        ------
-        KeyError
-            When there is no array of this name.
-        """
-        layer, attribute = self._places.get(name, (None, ""))
-        if layer is None or getattr(layer, attribute) is None:
-            raise KeyError(f"there is no {name!r}; give one of {', '.join(self)}")
-        return layer, attribute
-
-    def __getitem__(self, name: str) -> Array:
-        layer, attribute = self.place(name)
-        return getattr(layer, attribute)
-
-    def __setitem__(self, name: str, array: Array) -> None:
-        layer, attribute = self.place(name)
-        if array is None:
-            raise TypeError(f"the new value of {name} is None; give an array")
-        pair = {name: getattr(layer, attribute), "its new value": array}
-        one_dtype(namespace(**pair), "real floating", **pair)
-        shaped(f"the new value of {name}", array, tuple(pair[name].shape), "the shape that it has now")
-        setattr(layer, attribute, array)
-
-    def __delitem__(self, name: str) -> None:
-        raise TypeError(f"{name!r} belongs to its layer and cannot be taken away; give it another value")
-
-    def __iter__(self) -> Iterator[str]:
-        return (name for name, (layer, attribute) in self._places.items() if getattr(layer, attribute) is not None)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __repr__(self) -> str:
-        return f"<{', '.join(f'{name} {tuple(array.shape)}' for name, array in self.items())}>"
 
 
 class Network:
@@ -146,10 +87,8 @@ class Network:
         ValueError
             When `forward` was not called before.
         """
-        first, *others = self.layers.values()
-        for layer in reversed(others):
-            dout = layer.backward(dout)
-        return first.backward(dout, input_gradient=input_gradient)
+        ((_, dx),) = deque(self._backward(dout, input_gradient), maxlen=1)
+        return dx
 
     def loss(self, x: Array, t: Array, train_flg: bool = False) -> Array:
         """Return the loss of x against what its scores should say, as an array of one number."""
@@ -160,10 +99,29 @@ class Network:
 
         The loss itself is then in ``last_layer.loss``, so that nothing need be computed twice.
         """
-        self.loss(x, t, train_flg=True)
-        self.backward(self.last_layer.backward(), input_gradient=False)
-        places = ((name, *self.params.place(name)) for name in self.params)
-        return {name: getattr(layer, f"d{attribute}") for name, layer, attribute in places}
+        found = {name: gradient for part in self.gradients(x, t) for name, gradient in part.items()}
+        return {name: found[name] for name in self.params}
+
+    def gradients(self, x: Array, t: Array, dloss: float = 1) -> Iterator[dict[str, Array]]:
+        """Yield what `gradient` returns, each layer's as soon as it is there, from the last layer on.
+
+        They are those of `dloss` times the loss, and zeros where there are no samples, which have no loss.
+        """
+        dscores = scores = self.forward(x)
+        if x.shape[0]:
+            self.last_layer.forward(scores, t)
+            dscores = self.last_layer.backward(dloss)
+        places = [(name, *self.params.place(name)) for name in self.params]
+        for layer, _ in self._backward(dscores, input_gradient=False):
+            yield {name: getattr(layer, f"d{attribute}") for name, owner, attribute in places if owner is layer}
+
+    def _backward(self, dout: Array, input_gradient: bool) -> Iterator[tuple[Layer, Array]]:
+        """Yield the layers, from the last on, each when its backward is done, with the gradient of its input."""
+        first, *others = self.layers.values()
+        for layer in reversed(others):
+            dout = layer.backward(dout)
+            yield layer, dout
+        yield first, first.backward(dout, input_gradient=input_gradient)
 
     def classify(self, x: Array, batch_size: int = 100) -> Array:
         """Return the class with the largest score for each sample of x, shape (N, ...), `batch_size` of them at a time.
