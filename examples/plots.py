@@ -15,6 +15,8 @@ except ImportError as error:
 class Curves(Callback):
     """Draws the curves to a file, again and again, while a training runs."""
 
+    looks_on = True
+
     def __init__(self, file, seconds=5):
         self.file, self.seconds, self.last = Path(file), seconds, -seconds
 

@@ -21,6 +21,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
         "compiled.compiler",
         "durability",
         "files",
+        "history",
         "hyperparameters",
         "libraries",
         "windows",
@@ -31,6 +32,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
         "arrays",
         "backends",
         "compiled.meetings",
+        "cuda.collectives",
         "cuda.geometry",
         "cuda.products",
         "cuda.workspace",
@@ -41,6 +43,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
         "prefetching",
         "resampling",
         "schedules",
+        "shards",
         "steps",
         "transposition",
         "weights",
@@ -56,6 +59,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
         "operators",
         "optimizers",
         "precision",
+        "ranks",
         "testing.comparison",
     ],
     ["patches", "products", "compiled.*", "standardization", "testing.gradients", "weight_decay"],
@@ -75,7 +79,17 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
     ["networks"],
     ["convnets", "sources", "states"],
     ["streaming", "training"],
-    ["checkpoints", "divergence", "monitoring", "averaging", "clipping", "loss_scaling", "metrics", "stopping"],
+    [
+        "checkpoints",
+        "divergence",
+        "monitoring",
+        "averaging",
+        "clipping",
+        "distributed",
+        "loss_scaling",
+        "metrics",
+        "stopping",
+    ],
     [""],  # xpconv itself: the public names
     ["catalogue"],
     ["bench", "bench.book", "bench.layers"],
@@ -91,7 +105,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
 
 ARRAY_LIBRARIES = r"cupy|cupyx|torch|jax|jaxlib"
 NAMING = ["libraries"]  # the library; what one of them has beyond arrays; and, to be measured against them:
-NAMING += ["cuda.runtime"]
+NAMING += ["cuda.runtime", "cuda.collectives"]
 NAMING += ["bench.frameworks", "bench.gpu"]
 
 

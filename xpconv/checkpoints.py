@@ -27,6 +27,7 @@ from xpconv.weights import load_weights, save_weights
 from xpconv.windows import whole_number
 
 FORMAT = 1
+SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGUSR1") if (number := getattr(signal, name, None))]
 MANIFEST, TREE, WEIGHTS, ARRAYS = "manifest.json", "state.json", "weights.safetensors", "state.safetensors"
 
 
@@ -98,8 +99,9 @@ def load_checkpoint(path: str | os.PathLike[str], trainer: Trainer) -> None:
 class Checkpoints(Callback):
     """Saves the training every so often, after each epoch if not told otherwise, and keeps the last few checkpoints.
 
-    On SIGTERM and SIGINT (Ctrl-C) it lets the step finish, saves, and ends the training by ``SystemExit(143)`` or
-    KeyboardInterrupt; a second signal acts at once. It goes last among the callbacks, for it saves what they have done.
+    On SIGINT (Ctrl-C), SIGTERM and SIGUSR1 it lets the step finish, saves, and ends the training by KeyboardInterrupt
+    or ``SystemExit(128 + number)``, 143 after SIGTERM; a second signal acts at once. It goes last among the callbacks,
+    for it saves what they have done.
 
     Parameters
     ----------
@@ -121,7 +123,7 @@ class Checkpoints(Callback):
         self.directory = Path(directory)
         self.every = None if every is None else whole_number("every", every, least=1)
         self.keep = whole_number("keep", keep, least=1)
-        self._signal: int | None = None
+        self._signal = 0
         self._handlers: dict[int, Any] = {}
 
     @property
@@ -155,7 +157,12 @@ class Checkpoints(Callback):
         return None
 
     def save(self, trainer: Trainer) -> None:
-        """Save now, and remove the oldest beyond those to keep; raises as `save_checkpoint`."""
+        """Save now, and remove the oldest beyond those to keep; raises as `save_checkpoint`.
+
+        Of processes that train together the one that leads does it.
+        """
+        if not trainer.leads:
+            return
         position = trainer.epochs_done, trainer.steps_of_epoch
         path = self.directory / f"{position[0]:04}-{position[1]:06}"
         later = [other for other in self.found if _position(other) >= position]
@@ -169,32 +176,35 @@ class Checkpoints(Callback):
         """See that the directory fits, and listen for signals."""
         if trainer.callbacks[-1] is not self:
             raise ValueError("Checkpoints is not the last of the callbacks; it goes there to save what they have done")
-        if not trainer.steps_done and self.found:
-            raise ValueError(f"{self.directory} has checkpoints; resume from them, or give another directory")
-        self.directory.mkdir(parents=True, exist_ok=True)
-        clear_leftovers(self.directory)
-        self._signal = None
+        if trainer.leads:
+            if not trainer.steps_done and self.found:
+                raise ValueError(f"{self.directory} has checkpoints; resume from them, or give another directory")
+            self.directory.mkdir(parents=True, exist_ok=True)
+            clear_leftovers(self.directory)
+        self._signal = 0
         if threading.current_thread() is threading.main_thread():  # the only one that may
-            self._handlers = {number: signal.signal(number, self._notice) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._handlers = {number: signal.signal(number, self._notice) for number in SIGNALS}
 
     def on_step(self, trainer: Trainer) -> None:
         """Save when it is time; after the last step of an epoch its accuracy is to come first."""
         due = self.every is not None and trainer.steps_done % self.every == 0
-        if self._signal or trainer.stopped or (due and trainer.steps_of_epoch < len(trainer.source)):
+        number = trainer.agreed(self._signal)
+        if number or trainer.stopped or (due and trainer.steps_of_epoch < len(trainer.source)):
             self.save(trainer)
-        self._end_by_signal()
+        self._end_by(number, trainer)
 
     def on_epoch(self, trainer: Trainer) -> None:
         """Save when it is time, and at the end."""
         due = self.every is None or trainer.steps_done % self.every == 0 or trainer.epochs_done == trainer.epochs
-        if self._signal or trainer.stopped or due:
+        number = trainer.agreed(self._signal)
+        if number or trainer.stopped or due:
             self.save(trainer)
-        self._end_by_signal()
+        self._end_by(number, trainer)
 
     def on_end(self, trainer: Trainer) -> None:
         """Listen no more."""
         self._listen_no_more()
-        self._end_by_signal()  # one that came after the last step
+        self._end_by(self._signal)  # one that came after the last step
 
     def _notice(self, number: int, frame: object) -> None:
         self._signal = number
@@ -204,12 +214,15 @@ class Checkpoints(Callback):
         while self._handlers:
             signal.signal(*self._handlers.popitem())
 
-    def _end_by_signal(self) -> None:
-        number, self._signal = self._signal, None
+    def _end_by(self, number: int, trainer: Trainer | None = None) -> None:
+        if number == 0:
+            return
+        self._signal = 0
+        if trainer is not None:
+            trainer.agreed(0)  # that all is saved: where processes train together, the first to end ends all
         if number == signal.SIGINT:
             raise KeyboardInterrupt
-        if number is not None:
-            raise SystemExit(128 + number)
+        raise SystemExit(128 + number)
 
 
 def _position(path: Path) -> tuple[int, ...]:

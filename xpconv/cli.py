@@ -11,6 +11,7 @@ import xpconv
 from xpconv.backends import Backend, backend, survey
 from xpconv.bench import command as bench
 from xpconv.catalogue import table
+from xpconv.ranks import survey as survey_mpi
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,6 +41,7 @@ def info(arguments: argparse.Namespace) -> int:
     rows = [
         ("backend", "version", "device"),
         *((flag, version, device or why) for flag, version, device, why in survey()),
+        ("mpi", *survey_mpi()),
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     for flag, version, rest in rows:

@@ -26,7 +26,7 @@ class StopAtNaN(Callback):
             total = total + array_namespace(gradient).sum(gradient)
         if not math.isfinite(float(total)):  # which large gradients may be together, and then there are no places
             before = dict(trainer.network.state)
-            places = dict(_not_finite(trainer))
+            places = dict(_not_finite(trainer, grads))
             trainer.network.state.update(before)  # without what this step did to running means
             if places:
                 firsts = {
@@ -37,23 +37,25 @@ class StopAtNaN(Callback):
         return grads
 
 
-def _not_finite(trainer: Trainer) -> Iterator[tuple[str, str]]:
+def _not_finite(trainer: Trainer, grads: Mapping[str, Array]) -> Iterator[tuple[str, str]]:
     """Yield the places of this step where numbers are not finite, in the order of computing, and what is there."""
     assert trainer.batch is not None
     x, t = trainer.batch
     network = trainer.network
     places = [(f"the parameter {name}", array) for name, array in network.params.items()]
     places.append(("the batch", x))
-    for name, layer in network.layers.items():
-        x = layer.forward(x, True)
-        places.append((f"the output of {name}", x))
-    places.append(("the loss", network.last_layer.forward(x, t)))
-    dx = network.last_layer.backward()
-    places.append(("the gradient of the scores", dx))
-    for name, layer in reversed(network.layers.items()):
-        dx = layer.backward(dx)
-        places += [(f"the gradient of {p} of {name}", getattr(layer, f"d{p}")) for p in layer.parameters]
-        places.append((f"the gradient that {name} passes on", dx))
+    if x.shape[0]:
+        for name, layer in network.layers.items():
+            x = layer.forward(x, True)
+            places.append((f"the output of {name}", x))
+        places.append(("the loss", network.last_layer.forward(x, t)))
+        dx = network.last_layer.backward()
+        places.append(("the gradient of the scores", dx))
+        for name, layer in reversed(network.layers.items()):
+            dx = layer.backward(dx)
+            places += [(f"the gradient of {p} of {name}", getattr(layer, f"d{p}")) for p in layer.parameters]
+            places.append((f"the gradient that {name} passes on", dx))
+    places += [(f"the gradient of {name} by all samples", array) for name, array in grads.items()]  # of all processes
     for place, array in places:
         xp = array_namespace(array)
         if xp.any(xp.isnan(array)):

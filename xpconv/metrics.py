@@ -21,6 +21,8 @@ class Metrics(Callback):
     it died, is gone.
     """
 
+    looks_on = True
+
     def open(self, trainer: Trainer) -> int:
         """Get ready to write, and return how many steps are written down already."""
         raise NotImplementedError

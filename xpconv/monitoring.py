@@ -23,6 +23,8 @@ class Progress(Callback):
         When stderr is a terminal and tqdm is not installed.
     """
 
+    looks_on = True
+
     def __init__(self) -> None:
         self._tqdm = _tqdm() if sys.stderr.isatty() else None
 

@@ -14,6 +14,7 @@ import numpy as np
 from xpconv.data import Dataset, batches
 from xpconv.libraries import Array
 from xpconv.networks import Network, beside
+from xpconv.shards import bounds
 from xpconv.windows import whole_number
 
 if TYPE_CHECKING:
@@ -58,11 +59,18 @@ class Order:
     rng : numpy.random.Generator or int, optional
         Draws the order: the same seed gives the same order on every backend. Others may draw from it too.
 
+    Attributes
+    ----------
+    part : (int, int)
+        Which part of each batch is wanted, of how many: (0, 1) is all of it.
+
     Raises
     ------
     TypeError, ValueError
         When `batch_size` is no whole number of at least 1.
     """
+
+    part = 0, 1
 
     def __init__(self, samples: int, batch_size: int, rng: np.random.Generator | int | None = None) -> None:
         self.samples = samples
@@ -81,7 +89,12 @@ class Order:
             rng.bit_generator.state = self._start
         else:
             self._start = rng.bit_generator.state
-        return itertools.islice(batches(self.samples, self.batch_size, rng), done, None)
+        whole = itertools.islice(batches(self.samples, self.batch_size, rng), done, None)
+        return (chosen[slice(*bounds(len(chosen), *self.part))] for chosen in whole)
+
+    def length(self, step: int) -> int:
+        """Return how many samples a step of an epoch has, in all parts together."""
+        return min(self.batch_size, self.samples - step * self.batch_size)
 
     def sample(self, count: int) -> NDArray[np.int64]:
         """Draw up to `count` indices."""

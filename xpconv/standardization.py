@@ -21,8 +21,9 @@ from array_api_compat import array_namespace
 from xpconv.broadcasting import along, total
 from xpconv.layout import channels_last, channels_second
 from xpconv.libraries import Array, Pullback
+from xpconv.shards import Shard
 
-BLOCK, PLACES, WIDTH, CHANNELS = 0, (1, 2, 3), 3, 5
+BLOCK, SAMPLES, PLACES, WIDTH, CHANNELS = 0, 1, (1, 2, 3), 3, 5
 
 
 def by_channel(
@@ -33,17 +34,19 @@ def by_channel(
     beta: Array | None,
     statistics: tuple[Array, Array] | None,
     eps: float,
+    shard: Shard | None = None,
 ) -> tuple[Array, Array, Array, Pullback]:
     """Standardize (N, C, *size) in so many blocks of samples and groups of channels, with (C,) parameters.
 
-    The mean and variance, given or computed, are (C,) where there is one block and C groups.
+    The mean and variance, given or computed, are (C,) where there is one block and C groups. That block may be a shard.
     """
     xp = array_namespace(x)
     batch, channels, *size = x.shape
     samples, each = batch // blocks if blocks else 1, channels // groups if groups else 0
     last = channels_last(x)
     shape = (blocks, samples, math.prod(size[:-1]), math.prod(size[-1:]), groups, each)
-    if statistics is None and samples * math.prod(size) * each == 0:
+    shared = samples if shard is None else shard.samples
+    if statistics is None and shared * math.prod(size) * each == 0:
         raise ValueError(f"x has shape {tuple(x.shape)}; give at least one element a channel to take statistics of")
 
     def laid_out(values: Array) -> Array:
@@ -58,6 +61,7 @@ def by_channel(
         None if beta is None else laid_out(beta),
         None if statistics is None else (laid_out(statistics[0]), laid_out(statistics[1])),
         eps,
+        shard,
     )
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
@@ -73,8 +77,11 @@ def standardize(
     beta: Array | None,
     statistics: tuple[Array, Array] | None,
     eps: float,
+    shard: Shard | None = None,
 ) -> tuple[Array, Array, Array, Pullback]:
     """Standardize blocks by their own mean and variance or by those given, scale and shift.
+
+    Of a single block other processes may have samples, too.
 
     Returns
     -------
@@ -87,14 +94,20 @@ def standardize(
     """
     xp = array_namespace(x)
     shared = (*PLACES, CHANNELS)
-    count = math.prod(x.shape[i] for i in shared)
+    count = math.prod(x.shape[i] for i in shared[1:]) * (x.shape[SAMPLES] if shard is None else shard.samples)
+
+    def everywhere(*sums: Array) -> tuple[Array, ...]:
+        if shard is None:
+            return sums
+        whole = shard.total(xp.concat(sums, axis=BLOCK))
+        return tuple(whole[i : i + 1, ...] for i in range(len(sums)))
 
     def spread(values: Array) -> Array:
         return along(values, WIDTH, x.shape[WIDTH])
 
-    mean = total(x, shared) / count if statistics is None else statistics[0]
+    mean = everywhere(total(x, shared))[0] / count if statistics is None else statistics[0]
     centred = x - spread(mean)
-    var = total(centred * centred, shared) / count if statistics is None else statistics[1]
+    var = everywhere(total(centred * centred, shared))[0] / count if statistics is None else statistics[1]
     scale = 1 / xp.sqrt(var + eps)  # (B, 1, 1, 1, G, 1)
     weight = scale if gamma is None else scale * gamma
     y = centred * spread(weight)
@@ -107,8 +120,9 @@ def standardize(
         dbeta = None if beta is None else total(level, (BLOCK,))
         if gamma is not None:
             level, tilt = level * gamma, tilt * gamma
-        dmean = -scale * total(level, (CHANNELS,))
-        dvar = -(scale**3) / 2 * total(tilt, (CHANNELS,))
+        level, tilt = everywhere(total(level, (CHANNELS,)), total(tilt, (CHANNELS,)))
+        dmean = -scale * level
+        dvar = -(scale**3) / 2 * tilt
         dx = dy * spread(weight)
         if statistics is not None:
             return dx, dgamma, dbeta, dmean, dvar

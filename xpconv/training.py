@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
+from xpconv.history import History
 from xpconv.libraries import Array, synchronize, to_numpy
 from xpconv.networks import Network, beside
 from xpconv.optimizers import Optimizer
@@ -19,34 +20,6 @@ from xpconv.sources import InMemory, Samples, Source, placed
 from xpconv.states import moved
 from xpconv.weights import check_fit
 from xpconv.windows import whole_number
-
-
-@dataclass
-class History:
-    """What a training has shown so far, in numbers on the host.
-
-    Attributes
-    ----------
-    loss : list of float
-        Of each step, in training.
-    train_accuracy, test_accuracy : list of float
-        After each epoch: on a fixed sample of the images trained on, and on all that are for the test.
-    images : int
-        Images trained on, each time counted.
-    seconds : float
-        Spent on steps, evaluation left out.
-    """
-
-    loss: list[float] = field(default_factory=list)
-    train_accuracy: list[float] = field(default_factory=list)
-    test_accuracy: list[float] = field(default_factory=list)
-    images: int = 0
-    seconds: float = 0.0
-
-    @property
-    def images_per_second(self) -> float:
-        """Images trained on in a second."""
-        return self.images / self.seconds if self.seconds else 0.0
 
 
 class Callback:
@@ -58,11 +31,15 @@ class Callback:
 
     Attributes
     ----------
+    looks_on : bool
+        Whether it only shows or writes down, with no state: of processes that train together one does that.
     state : dict
         What a resumed run must have back: a tree of dicts with names as keys and of lists, with arrays, numbers, texts,
         booleans and None as leaves. A callback that has such a thing overrides this property and its setter. The setter
         is given the same tree, its arrays where the parameters are, floating ones in their dtype.
     """
+
+    looks_on = False
 
     @property
     def state(self) -> dict[str, Any]:
@@ -128,12 +105,16 @@ class Trainer:
         The position: whole epochs, and steps of the one under way.
     batch : (x, t)
         Of the step under way, or the last one.
+    leads : bool
+        Whether this process is the one that reports and saves, of those that train together.
 
     Raises
     ------
     TypeError, ValueError
         When a number is out of range, or the samples do not fit the network: before the first step.
     """
+
+    leads = True
 
     def __init__(
         self,
@@ -214,11 +195,22 @@ class Trainer:
     def step(self, x: Array, t: Array) -> Array:
         """Take one step on one batch, and return its loss, which stays on the device."""
         self.batch = x, t
-        grads: Mapping[str, Array] = self.network.gradient(x, t)
+        grads: Mapping[str, Array]
+        loss, grads = self.gradient(x, t)
         for callback in self.callbacks:
             grads = callback.on_gradients(self, grads)
         self.optimizer.update(self.network.params, grads)
-        return self.network.last_layer.loss
+        self._history.images += int(x.shape[0])
+        return loss
+
+    def gradient(self, x: Array, t: Array) -> tuple[Array, dict[str, Array]]:
+        """Return the loss of a batch and its gradients, by the names of the parameters."""
+        grads = self.network.gradient(x, t)
+        return self.network.last_layer.loss, grads
+
+    def agreed(self, number: int) -> int:
+        """Return the largest of what all processes that train together say, each calling this: here of one."""
+        return number
 
     def _epoch(self, base: float) -> None:
         self._since = time.perf_counter()
@@ -227,7 +219,6 @@ class Trainer:
                 if self.schedule is not None:
                     self.optimizer.lr = base * self.schedule(self.steps_done, self.steps)
                 self._losses.append(self.step(x, t))
-                self._history.images += int(x.shape[0])
                 self.steps_of_epoch += 1
                 for callback in self.callbacks:
                     callback.on_step(self)

@@ -10,6 +10,7 @@ from xpconv.operators import vjp
 from xpconv.ops.activations import elu, gelu, leaky_relu, prelu, relu, sigmoid, silu, tanh
 from xpconv.ops.regularization import dropout
 from xpconv.ops.softmax import log_softmax, softmax
+from xpconv.shards import Shard
 
 
 class Relu(Layer):
@@ -92,9 +93,15 @@ class Dropout(Layer):
         Probability that an element is dropped.
     rng : numpy.random.Generator, optional
         Where the random numbers come from; a fresh generator if not given.
+
+    Attributes
+    ----------
+    shard : Shard, optional
+        Which part of a batch the next ones in training are, where several processes share it.
     """
 
     op = staticmethod(dropout)
+    shard: Shard | None = None
 
     def __init__(self, dropout_ratio: float = 0.5, rng: np.random.Generator | None = None) -> None:
         super().__init__(ratio=dropout_ratio)
@@ -102,4 +109,4 @@ class Dropout(Layer):
 
     def apply(self, x: Array, train_flg: bool) -> tuple[Array, Pullback]:
         """Return ``y`` and a pullback to the gradient of x."""
-        return vjp(self.op, x, rng=self.rng if train_flg else None, **self.options)
+        return vjp(self.op, x, rng=self.rng if train_flg else None, shard=self.shard, **self.options)

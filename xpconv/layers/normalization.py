@@ -9,6 +9,7 @@ from xpconv.libraries import Array, Pullback
 from xpconv.operators import vjp
 from xpconv.ops.local_response import local_response_norm
 from xpconv.ops.normalization import batch_norm, group_norm, instance_norm, layer_norm
+from xpconv.shards import Shard
 
 
 class _Scaled(Layer):
@@ -36,10 +37,16 @@ class BatchNormalization(_Scaled):
         Statistics for evaluation; gathered in training, from zeros, if not given.
     eps : float
         Added to the variance; the book's number if not given.
+
+    Attributes
+    ----------
+    shard : Shard, optional
+        Which part of a batch the next ones in training are, where several processes share it.
     """
 
     op = staticmethod(batch_norm)
     buffers = ("running_mean", "running_var")
+    shard: Shard | None = None
 
     def __init__(
         self,
@@ -62,7 +69,9 @@ class BatchNormalization(_Scaled):
         """Return ``y`` and a pullback to the gradients of x, gamma and beta."""
         if not train_flg:
             return vjp(self.op, x, self.gamma, self.beta, self.running_mean, self.running_var, eps=self.eps)
-        (y, mean, var), pullback = vjp(self.op, x, self.gamma, self.beta, eps=self.eps, return_statistics=True)
+        (y, mean, var), pullback = vjp(
+            self.op, x, self.gamma, self.beta, eps=self.eps, return_statistics=True, shard=self.shard
+        )
         self.running_mean = self.momentum * self.running_mean + (1 - self.momentum) * mean
         self.running_var = self.momentum * self.running_var + (1 - self.momentum) * var
         return y, pullback

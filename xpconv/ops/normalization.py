@@ -12,6 +12,7 @@ from xpconv.arrays import namespace, one_dtype, shaped
 from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator
 from xpconv.precision import accumulated
+from xpconv.shards import Shard
 from xpconv.standardization import by_channel, standardize
 from xpconv.windows import whole_number
 
@@ -27,6 +28,7 @@ def batch_norm(
     *,
     eps: float = 1e-5,
     return_statistics: bool = False,
+    shard: Shard | None = None,
 ) -> tuple[Any, Pullback]:
     """Normalize every channel over the batch and the spatial axes, or by statistics that are given.
 
@@ -42,6 +44,9 @@ def batch_norm(
         Added to the variance; above 0.
     return_statistics : bool
         Give also the mean and variance that were used.
+    shard : Shard, optional
+        Which samples `x` has of a batch that several processes share: the statistics are those of all of them, and so
+        is the gradient of `x`; those of `gamma` and `beta` are to be added up.
 
     Returns
     -------
@@ -66,7 +71,7 @@ def batch_norm(
     if (mean is None) != (var is None):
         raise ValueError("one of mean and var is given; give both, or neither to use those of x")
     statistics = None if mean is None else (mean, var)
-    y, mean, var, pullback = by_channel(x, 1, x.shape[1], gamma, beta, statistics, eps)
+    y, mean, var, pullback = by_channel(x, 1, x.shape[1], gamma, beta, statistics, eps, shard)
     return ((y, mean, var) if return_statistics else y), pullback
 
 

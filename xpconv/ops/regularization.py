@@ -8,10 +8,13 @@ from array_api_compat import device
 from xpconv.arrays import namespace, one_dtype
 from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator
+from xpconv.shards import Shard
 
 
 @operator
-def dropout(x: Array, *, ratio: float = 0.5, rng: np.random.Generator | None = None) -> tuple[Array, Pullback]:
+def dropout(
+    x: Array, *, ratio: float = 0.5, rng: np.random.Generator | None = None, shard: Shard | None = None
+) -> tuple[Array, Pullback]:
     """Set elements to zero at random in training; scale all of them by what is left on average otherwise.
 
     Parameters
@@ -23,6 +26,9 @@ def dropout(x: Array, *, ratio: float = 0.5, rng: np.random.Generator | None = N
     rng : numpy.random.Generator, optional
         Where the random numbers come from: drawn on the host, so that every backend drops the same elements. Without
         it nothing is drawn and ``x * (1 - ratio)`` is returned, which is what evaluation wants.
+    shard : Shard, optional
+        Which samples `x` has of a batch that several processes share: numbers are drawn for all of them, so that
+        together they drop what one process would.
 
     Returns
     -------
@@ -53,5 +59,9 @@ def dropout(x: Array, *, ratio: float = 0.5, rng: np.random.Generator | None = N
         return x * (1 - ratio), lambda dy: (dy * (1 - ratio),)
     if not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng is a {type(rng).__name__}; give a numpy.random.Generator")
-    kept = xp.asarray(rng.random(tuple(x.shape), dtype=np.float32) >= ratio, device=device(x))
+    if shard is None:
+        drawn = rng.random(tuple(x.shape), dtype=np.float32)
+    else:
+        drawn = rng.random((shard.samples, *x.shape[1:]), dtype=np.float32)[shard.start : shard.stop]
+    kept = xp.asarray(drawn >= ratio, device=device(x))
     return xp.where(kept, x, 0), lambda dy: (xp.where(kept, dy, 0),)
