@@ -2,6 +2,7 @@
 
 python examples/train_cnn.py                                                # 8x8 digits, no download
 python examples/train_cnn.py --data mnist --network deep --backend cupy
+mpiexec -n 4 python examples/train_cnn.py --data mnist --backend cupy       # on four GPUs, a quarter of each batch
 """
 
 import argparse
@@ -17,13 +18,14 @@ from xpconv.averaging import WeightAverage
 from xpconv.checkpoints import Checkpoints
 from xpconv.clipping import ClipNorm
 from xpconv.data import Dataset, load
+from xpconv.distributed import DataParallel
 from xpconv.divergence import StopAtNaN
 from xpconv.metrics import JsonLines, TensorBoard
 from xpconv.monitoring import Progress
+from xpconv.ranks import Ranks
 from xpconv.schedules import cosine, one_cycle, stairs, warmup
 from xpconv.sources import Augmented, InMemory, placed
 from xpconv.stopping import EarlyStopping
-from xpconv.training import Trainer
 
 OPTIMIZERS = {"adam": xpconv.Adam, "adamw": xpconv.AdamW, "nesterov": xpconv.Nesterov, "sgdw": xpconv.SGDW}
 SCHEDULES = {"constant": lambda step, steps: 1, "cosine": cosine, "stairs": stairs(), "one-cycle": one_cycle()}
@@ -94,7 +96,7 @@ def part(samples, start, stop):
     return Dataset(samples.images[start:stop], samples.labels[start:stop])
 
 
-def prepare(args):
+def prepare(args, ranks):
     for file in (args.plot, args.save, args.metrics):
         if file and not Path(file).parent.is_dir():
             raise ValueError(f"there is no directory {Path(file).parent} for {file}")
@@ -102,7 +104,7 @@ def prepare(args):
         raise ValueError("--resume and --checkpoint-every need --checkpoint DIR")
     if args.seed < 0:
         raise ValueError(f"seed is {args.seed}; give a whole number of at least 0")
-    backend = xpconv.backend(args.backend)
+    backend = xpconv.backend(ranks.device(args.backend))
     rng = np.random.default_rng(args.seed)
     train, test = load(args.data, args.data_dir)
     held_out = None
@@ -123,7 +125,8 @@ def prepare(args):
         train_on = Augmented(train_on, AUGMENTATIONS[args.augment], rng)
     else:
         train_on = train
-    trainer = Trainer(
+    trainer = DataParallel(
+        ranks,
         network,
         OPTIMIZERS[args.optimizer](args.lr, weight_decay=args.weight_decay),
         train_on,
@@ -134,8 +137,14 @@ def prepare(args):
         rng=rng,
         callbacks=callbacks,
     )
+    if not trainer.leads:  # it takes over what the one that leads resumes from, and says nothing
+        return trainer, test
     start = callbacks[-1].resume(trainer) if args.resume else None
-    print(f"{args.network} network on {backend}: {len(train)} images to train on, {len(test)} to test", flush=True)
+    together = f" and {ranks.count - 1} more" if ranks.count > 1 else ""
+    print(
+        f"{args.network} network on {backend}{together}: {len(train)} images to train on, {len(test)} to test",
+        flush=True,
+    )
     if args.resume:
         print(
             f"going on from {start}" if start else f"no checkpoint in {args.checkpoint} yet: from the start", flush=True
@@ -151,9 +160,18 @@ def end(error, status):
 def main():
     args = arguments()
     try:
+        ranks = Ranks()
+    except ImportError as error:
+        end(error, 2)
+    with ranks:
+        train(args, ranks)
+
+
+def train(args, ranks):
+    try:
         if args.plot:
             import plots  # only a plot needs matplotlib
-        trainer, test = prepare(args)
+        trainer, test = prepare(args, ranks)
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
         end(error, 2)
     network = trainer.network
@@ -166,6 +184,8 @@ def main():
         end(error, 2)
     except KeyboardInterrupt:
         sys.exit(130)
+    if not trainer.leads:
+        return
     with trainer.evaluating():
         accuracy = network.accuracy(*trainer.test)
         print(f"{history.images_per_second:,.0f} images/s, test accuracy {accuracy:.2%}")

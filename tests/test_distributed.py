@@ -1,5 +1,7 @@
 """Training by several processes: real ones, where MPI is installed, and threads in their place everywhere."""
 
+import contextlib
+import ctypes
 import importlib.util
 import json
 import os
@@ -289,6 +291,82 @@ def test_the_way_of_cupys_sums_is_told(monkeypatch):
     assert collectives.way(False).startswith("by NCCL")
 
 
+class Stream:
+    ptr = 0
+
+    def __init__(self, non_blocking=False):
+        self.waited = []
+
+    def record(self):
+        return self
+
+    def wait_event(self, event):
+        self.waited.append(event)
+
+    def synchronize(self):
+        self.waited.append(self)
+
+
+class OnDevice(np.ndarray):
+    """CuPy's array, as far as it is added up."""
+
+    device = None
+
+    @property
+    def data(self):
+        return types.SimpleNamespace(ptr=self.ctypes.data)
+
+
+OnDevice.__module__ = "cupy"
+
+
+class Device(contextlib.nullcontext):
+    def __init__(self, number):
+        super().__init__()
+        self.id = number
+
+
+class Nccl:
+    """NCCL, as CuPy calls it: it is given memory, how many numbers of which type, and 0 for a sum."""
+
+    def get_unique_id(self):
+        return "name"
+
+    def communicator(self, comm):
+        def allReduce(send, receive, count, kind, operation, stream):
+            assert operation == 0
+            dtype = {6: np.float16, 7: np.float32, 8: np.float64}[kind]
+            memory = (ctypes.c_char * (count * np.dtype(dtype).itemsize)).from_address(receive)
+            assert send == receive
+            mine = np.frombuffer(memory, dtype)
+            mine[...] = sum(comm.allgather(mine.copy()))
+
+        return types.SimpleNamespace(allReduce=allReduce)
+
+
+@pytest.mark.parametrize(
+    "way, devices", [("nccl", [0, 1]), ("device", [0, 0]), ("device", [0, 1]), ("host", [0, 0])], ids=str
+)
+def test_arrays_on_devices_are_added_up(monkeypatch, way, devices):
+    stream, found = Stream(), Nccl()
+    cuda = types.SimpleNamespace(Stream=Stream, get_current_stream=lambda: stream)
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr(collectives, "nccl", lambda: found if way == "nccl" else None)
+
+    def added(ranks):
+        comm = ranks._comm
+        found.NcclCommunicator = lambda count, name, rank: found.communicator(comm)
+        array = np.full((3,), ranks.rank + 1.0, np.float32).view(OnDevice)
+        array.device = Device(devices[ranks.rank])
+        used = collectives.Devices(comm, array, cuda_aware=way == "device")
+        return used.usable, (collectives.handles(array) and used.adding(array)() if used.usable else None)
+
+    for usable, total in run(2, added):
+        assert usable == (way != "host")
+        if usable:
+            np.testing.assert_array_equal(total, np.full(3, 3.0, np.float32))
+
+
 # --- Jobs of mpiexec
 
 
@@ -327,14 +405,13 @@ def mpiexec(tmp_path):
 
 @pytest.mark.parametrize("dtype, rtol", [("float64", 1e-12), ("float32", 1e-6)])
 def test_processes_train_as_one(mpiexec, dtype, rtol):
-    status, (loss, accuracy, images), error = mpiexec(1, dtype, directory="1")
-    assert status == 0, error
-    assert len(loss) == 100
+    alone = together.trainer(Ranks(), dtype).train()
+    assert len(alone.loss) == 100
     for count in (2, 4):
         status, found, error = mpiexec(count, dtype, directory=str(count))
         assert status == 0, error
-        np.testing.assert_allclose(found[0], loss, rtol=rtol)
-        assert found[1:] == [accuracy, images]
+        np.testing.assert_allclose(found[0], alone.loss, rtol=rtol)
+        assert found[1:] == [alone.test_accuracy, alone.images]
 
 
 @pytest.mark.parametrize(
@@ -347,12 +424,10 @@ def test_processes_train_as_one(mpiexec, dtype, rtol):
         ("SIGUSR1", 138, ""),
     ],
 )
-def test_when_a_process_dies_all_end_and_another_number_goes_on(mpiexec, command, expected, words):
+def test_when_a_process_dies_all_end_and_another_number_goes_on(mpiexec, tmp_path, command, expected, words):
     status, found, error = mpiexec(4 if command == "SIGTERM" else 2, "float64", command, "1")
     assert (status, found) == (expected, None), error
     assert words in error
-    status, found, error = mpiexec(1)
-    assert status == 0, error
-    status, whole, error = mpiexec(1, directory="other")
-    assert status == 0, error
-    np.testing.assert_allclose(found[0], whole[0], rtol=1e-12)
+    resumed = together.trainer(Ranks(), "float64", callbacks=[Checkpoints(tmp_path / "kept")])
+    assert resumed.callbacks[-1].resume(resumed)
+    np.testing.assert_allclose(resumed.train().loss, alone(epochs=25)[0].loss, rtol=1e-12)

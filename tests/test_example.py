@@ -13,6 +13,7 @@ import pytest
 
 import xpconv
 from xpconv.data import digits
+from xpconv.training import Callback, Trainer
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -121,6 +122,24 @@ def test_plot(tmp_path, call, network, suffix, magic):
     file = tmp_path / f"plot.{suffix}"
     call("--network", network, "--epochs", 1, "--batch-size", 500, "--quiet", "--plot", file)
     assert file.read_bytes().startswith(magic)
+
+
+def test_curves_are_drawn_again_while_it_trains(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    plots, file = importlib.import_module("plots"), tmp_path / "plot.png"
+    seen = []
+
+    class Look(Callback):
+        def on_epoch(self, trainer):
+            seen.append(file.read_bytes())
+
+    network = xpconv.SimpleConvNet((1, 8, 8), {"filter_size": 3, "pad": 1}, rng=0)
+    train, _ = digits()
+    few = train.images[:100], train.labels[:100]
+    callbacks = [plots.Curves(file, seconds=0), Look()]
+    Trainer(network, xpconv.Adam(), few, few, epochs=3, batch_size=50, callbacks=callbacks, rng=0).train()
+    assert len(set(seen)) == 3
 
 
 @pytest.mark.parametrize(
