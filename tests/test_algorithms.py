@@ -183,7 +183,7 @@ def test_auto_takes_winograd_where_it_pays(monkeypatch):
     assert chosen(large, 64, 3, pad=1, stride=2) == "direct"
     assert chosen(large, 64, 5, pad=1) == "fft"
     assert chosen(large[..., :8], 64, 3, pad=1) == "direct"
-    assert choose("auto", large, 64, Plan(window((28, 28), 3), groups=64)) is ALGORITHMS["depthwise"]
+    assert type(choose("auto", large, 64, Plan(window((28, 28), 3), groups=64))).__name__ == "Depthwise"
     assert chosen(large[:, :4, :4], 64, 3, pad=1) == "direct"
     assert chosen(large.astype(np.float64), 64, 3, pad=1) == "direct"
     monkeypatch.setattr(products, "small_product", lambda: 0)

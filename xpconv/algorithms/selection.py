@@ -12,6 +12,7 @@ from xpconv.algorithms.direct import Direct
 from xpconv.algorithms.fft import Fft, tiled
 from xpconv.algorithms.winograd import Winograd
 from xpconv.arrays import is_kind
+from xpconv.compiled import fused
 from xpconv.cuda import depthwise, lowering, winograd
 from xpconv.libraries import Array, namespace_of
 from xpconv.precision import Widened
@@ -41,9 +42,15 @@ DTYPES: dict[str, str | tuple[str, ...]] = {
 TAP_BY_TAP = 20  # times what a multiply-add takes in a product of matrices, at most, and of 40 channels
 
 
-def rooms(x: Array) -> Mapping[str, Algorithm]:
-    """Return the algorithms by name: in array code, or where there are kernels for such an array, made of them."""
-    return BY_KERNELS if cuda.serves(x) else ALGORITHMS
+def rooms(x: Array, filters: int, groups: int) -> Mapping[str, Algorithm]:
+    """Return the algorithms by name: in array code, or made of kernels or loops where there are some for such arrays.
+
+    The loops have a filter for each channel.
+    """
+    if cuda.serves(x):
+        return BY_KERNELS
+    loops = fused("Depthwise", x) if x.shape[-1] == filters == groups else None
+    return ALGORITHMS if loops is None else ALGORITHMS | {"depthwise": loops()}
 
 
 def named(name: str, x: Array, window: Window, groups: int) -> str:
@@ -68,10 +75,11 @@ def choose(name: str, x: Array, filters: int, plan: Plan, *, cached: bool = Fals
     The model: F(4, 3) takes less than half the time of the direct way for each window, where there are channels enough
     to pay for transforming tiles; transforming the filters costs as much as it saves on some 200 windows, whatever the
     channels, unless they are `cached`. Fourier's way is taken on NumPy where it is a fifth less work than the sums over
-    taps and channels; those of narrow groups make small matrices or none, and a multiply-add of theirs takes longer. A
-    group of one channel is computed tap by tap. In float64 the caller asked for accuracy, and gets the direct way.
+    taps and channels; those of narrow groups make small matrices or none, and in array code a multiply-add of theirs
+    takes longer. A group of one channel is computed tap by tap. In float64 the caller asked for accuracy, and gets the
+    direct way.
     """
-    window, groups, ways = plan.window, plan.groups, rooms(x)
+    window, groups, ways = plan.window, plan.groups, rooms(x, filters, plan.groups)
     if name != "auto" and ways[name].supports(window, groups):
         return ways[name]
     channels, xp = x.shape[-1], namespace_of(x)
@@ -85,7 +93,7 @@ def choose(name: str, x: Array, filters: int, plan: Plan, *, cached: bool = Fals
         ):
             return ways["winograd"]
         width = channels // groups
-        slower = 1 if groups == 1 else max(1, min(TAP_BY_TAP, 40 / width))
+        slower = 1 if groups == 1 or ways is not ALGORITHMS else max(1, min(TAP_BY_TAP, 40 / width))
         if has_views(x) and _fourier(x, filters, plan, cached) < 0.8 * slower * windows * window.taps * width * filters:
             return ways["fft"]
     return ways["depthwise" if channels == groups > 1 else "direct"]

@@ -1,7 +1,8 @@
 """Loops that cannot be said in calls of the standard, compiled by Numba for NumPy arrays: the extra `xpconv[numba]`.
 
-An operator asks `fused` for the loop of a name and has array code of the same signature where there is none, so what
-it computes does not depend on it. Nothing is imported and nothing compiled before a loop is first asked for.
+Who asks `fused` for the loop of a name, or for an algorithm made of loops, has array code of the same signature where
+there is none, so what is computed does not depend on it. Nothing is imported and nothing compiled before a loop is
+first asked for.
 
 Windows are given to a loop as tables (`meetings`), so one source serves any number of axes, every stride, dilation and
 padding, and both directions; bands of its work run on the library's own threads (`sweeps`).
@@ -19,11 +20,11 @@ from array_api_compat import is_numpy_array
 from xpconv.compiled import compiler
 from xpconv.libraries import Array
 
-HOMES = {"largest": "pooling", "mean": "pooling", "depthwise": "depthwise"}
+HOMES = {"largest": "pooling", "mean": "pooling", "Depthwise": "depthwise"}
 
 
 def fused(name: str, x: Array) -> Callable[..., Any] | None:
-    """Return the loop of this name, for NumPy arrays of float32 and float64 where loops can be compiled, or None."""
+    """Return what has this name, for NumPy arrays of float32 and float64 where loops can be compiled, or None."""
     if name in HOMES and is_numpy_array(x) and x.dtype in (np.float32, np.float64) and compiler.available():
         loop: Callable[..., Any] = getattr(importlib.import_module(f"xpconv.compiled.{HOMES[name]}"), name)
         return loop

@@ -29,7 +29,7 @@ def largest(x: Host, window: Window) -> tuple[Host, Pullback]:
 
     def pullback(dy: Host) -> tuple[Host]:
         dx = np.empty((dy.shape[0], *window.size, dy.shape[-1]), dy.dtype)
-        sweep(_to_largest, plan, (dx,), (dy, tap), _tiling(window), samples=True)
+        sweep(_to_largest, plan, (dx,), (dy, tap), _tiling(window), jobs=len(dx))
         return (dx,)
 
     return y, pullback
@@ -45,7 +45,7 @@ def mean(x: Host, window: Window, members: Sequence[Sequence[float]]) -> tuple[H
 
     def pullback(dy: Host) -> tuple[Host]:
         dx = np.empty((dy.shape[0], *window.size, dy.shape[-1]), dy.dtype)
-        sweep(_spread, plan, (dx,), (dy,), by_row, last, _tiling(window), samples=True)
+        sweep(_spread, plan, (dx,), (dy,), by_row, last, _tiling(window), jobs=len(dx))
         return (dx,)
 
     return y, pullback

@@ -8,15 +8,11 @@ from typing import Any
 import numpy as np
 
 from xpconv.compiled.meetings import Meetings
-from xpconv.workers import run
+from xpconv.workers import lanes, run
 
 Host = np.ndarray[Any, Any]
-BAND = 1 << 21  # bytes that a band reads and writes, at least: less is done before another thread has woken up
-
-
-def parts(*arrays: Host) -> int:
-    """Into how many bands a sweep over these arrays is cut."""
-    return max(1, sum(a.nbytes for a in arrays) // BAND)
+ALONE = 1 << 20  # bytes that are read and written before another thread has woken up
+BANDS = 4  # for each thread: who is late takes fewer of them
 
 
 def sweep(
@@ -25,12 +21,13 @@ def sweep(
     sources: tuple[Host, ...],
     targets: tuple[Host, ...],
     *more: object,
-    samples: bool = False,
+    jobs: int | None = None,
 ) -> None:
-    """Call a loop on bands of rows of the targets, or of whole samples; arrays go in as (N, rows, width, C)."""
+    """Call a loop on bands of its jobs, the rows of all targets if not told; arrays go in as (N, rows, width, C)."""
     arrays = [_rows(a, plan.source) for a in sources] + [_rows(a, plan.target) for a in targets]
-    jobs = len(arrays[0]) * (1 if samples else plan.target[0])
-    bands = min(parts(*arrays), max(1, jobs))
+    jobs = len(arrays[0]) * plan.target[0] if jobs is None else jobs
+    alone = sum(a.nbytes for a in arrays) < ALONE
+    bands = 1 if alone else max(1, min(BANDS * lanes(), jobs))
     starts = [i * jobs // bands for i in range(bands + 1)]
     run(lambda i: function(*arrays, plan, starts[i], starts[i + 1], *more), range(bands))
 

@@ -12,7 +12,6 @@ from xpconv.arrays import conjugate, namespace, one_dtype, shaped, spatial_axes
 from xpconv.broadcasting import total_like
 from xpconv.cuda import serves
 from xpconv.frozen import immutable, remembered
-from xpconv.fusions import fused
 from xpconv.layout import channels_last, channels_second, taps_first, taps_last
 from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator
@@ -93,10 +92,6 @@ def conv(
     plan = Plan(windows, groups, whole_number("workspace", workspace, least=1), known(precision))
 
     last, kernel = channels_last(x), taps_first(weight)
-    each_alone = algorithm == "auto" and groups == filters == x.shape[1]
-    loop = fused("depthwise", last) if each_alone else None
-    if loop is not None:
-        return _with_bias(loop(last, kernel[..., 0, :], bias, windows), bias)
     kept = immutable(weight)
     way = choose(algorithm, last, filters, plan, cached=kept)
     prepared = remembered(weight, (way, groups), lambda: way.prepare(kernel, plan)) if kept else None
@@ -195,19 +190,6 @@ def conv_transpose(
             lambda: taps_last(weight_gradient("auto", dy, conjugate(xp, last), plan)),
             None if bias is None else total_like(dy, tuple(bias.shape)),
         )
-
-    return channels_second(y), pullback
-
-
-def _with_bias(depthwise: tuple[Array, Pullback], bias: Array | None) -> tuple[Array, Pullback]:
-    """Make an operator's result of that of a loop over (N, *size, C) and (*kernel, C)."""
-    y, gradients = depthwise
-
-    def pullback(dy: Array) -> tuple[Any, ...]:
-        dy = channels_last(dy)
-        dx, dweight = gradients(dy)
-        dbias = None if bias is None else total_like(dy, tuple(bias.shape))
-        return lambda: channels_second(dx()), lambda: taps_last(dweight()[..., None, :]), dbias
 
     return channels_second(y), pullback
 
