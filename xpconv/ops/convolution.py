@@ -73,6 +73,12 @@ def conv(
         When ranks, channels, groups or devices do not fit, a number is out of range, no window fits, or an algorithm or
         a precision is not known.
 
+    Notes
+    -----
+    In float32 on a CPU the largest error that "auto" makes, in standard deviations of what it computes (the result or a
+    gradient, of independent random numbers), is at most 5e-5 where Winograd's way is taken, 2e-5 of the direct way and
+    5e-6 of the others.
+
     References
     ----------
     Saito, *Deep Learning from Scratch*, section 7.4; Dumoulin and Visin, "A guide to convolution arithmetic for deep
