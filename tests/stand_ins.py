@@ -33,9 +33,12 @@ class Tensor(np.ndarray):
 def torch():
     """Functions of one node and their gradients, and the layers of a network, forward."""
 
-    def convolution(x, weight, bias, stride=1, padding=0, dilation=1, groups=1):
+    def convolution(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
         options = {"stride": stride, "pad": padding, "dilation": dilation, "groups": groups}
-        return node(ref.conv(x, weight, bias, **options), lambda dy: ref.conv_gradients(dy, x, weight, **options))
+        given = 2 if bias is None else 3
+        return node(
+            ref.conv(x, weight, bias, **options), lambda dy: ref.conv_gradients(dy, x, weight, **options)[:given]
+        )
 
     def max_pool(x, kernel_size, stride=None, padding=0):
         y, indices = ref.max_pool(x, kernel_size, stride, padding)

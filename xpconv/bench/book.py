@@ -44,20 +44,20 @@ def col2im(col: Array, shape: tuple[int, ...], fh: int, fw: int, stride: int, pa
 
 
 def convolution(arrays: tuple[Array, ...], stride: int, pad: int) -> tuple[Array, Backward]:
-    """Convolve x (N, C, H, W) with a weight (O, C, FH, FW) and a bias (O,), and return the backward pass too."""
-    x, weight, bias = arrays
+    """Convolve x (N, C, H, W) with a weight (O, C, FH, FW) and perhaps a bias (O,), and return the backward too."""
+    x, weight, *biases = arrays
     n, _, h, w = x.shape
     filters, c, fh, fw = weight.shape
     oh, ow = (h + 2 * pad - fh) // stride + 1, (w + 2 * pad - fw) // stride + 1
     col = im2col(x, fh, fw, stride, pad)
     col_weight = weight.reshape(filters, -1).T
-    y = (np.dot(col, col_weight) + bias).reshape(n, oh, ow, -1).transpose(0, 3, 1, 2)
+    y = sum(biases, np.dot(col, col_weight)).reshape(n, oh, ow, -1).transpose(0, 3, 1, 2)
 
     def backward(dy: Array) -> tuple[Array, ...]:
         dy = dy.transpose(0, 2, 3, 1).reshape(-1, filters)
         dw = np.dot(col.T, dy).transpose(1, 0).reshape(filters, c, fh, fw)
         dcol = np.dot(dy, col_weight.T)
-        return col2im(dcol, x.shape, fh, fw, stride, pad), dw, np.sum(dy, axis=0)
+        return (col2im(dcol, x.shape, fh, fw, stride, pad), dw, *(np.sum(dy, axis=0) for _ in biases))
 
     return y, backward
 

@@ -148,11 +148,11 @@ class Jax(Contender):
         names = ["".join(("NC" + letters)[i] for i in orders[0]), "".join(("OI" + letters)[i] for i in orders[1])]
         taps = case.window.kernel
 
-        def convolve(x: Any, weight: Any, bias: Any) -> Any:
+        def convolve(x: Any, weight: Any, *biases: Any) -> Any:
             y = jax.lax.conv_general_dilated(
                 x, weight, steps, pads, dimension_numbers=(*names, names[0]), feature_group_count=case.groups
             )
-            return y + (bias if layout == LAST else bias.reshape(-1, *(1,) * axes))
+            return sum((b if layout == LAST else b.reshape(-1, *(1,) * axes) for b in biases), y)
 
         def pool(x: Any) -> Any:
             largest = case.operator in ("max_pool", "global_max_pool")

@@ -154,20 +154,20 @@ class Chainer(Contender):
         rise = cupy.ElementwiseKernel(f"raw T col, {NUMBERS}", "T img", RAISE, "rise")
         dtype = "float16" if self.precision == "float16" else "float32"
         given = problem(case)
-        x, weight, bias, dy = (cupy.asarray(np.asarray(a, dtype)) for a in (*given.arrays, given.dy))
+        x, weight, *biases, dy = (cupy.asarray(np.asarray(a, dtype)) for a in (*given.arrays, given.dy))
         (n, c, *size), output = case.shape, case.window.output
         numbers = (*size, *output, *case.kernel, case.stride, case.pad)
 
         def lowered() -> tuple[Array, Array]:
             col = lower(x, *numbers, cupy.empty((n, c, *case.kernel, *output), dtype))
             y = cupy.tensordot(col, weight, ((1, 2, 3), (1, 2, 3)))
-            return cupy.ascontiguousarray(cupy.moveaxis(y + bias, 3, 1)), col
+            return cupy.ascontiguousarray(cupy.moveaxis(sum(biases, y), 3, 1)), col
 
         def both() -> tuple[Any, ...]:
             y, col = lowered()
             dcol = cupy.ascontiguousarray(cupy.moveaxis(cupy.tensordot(weight, dy, (0, 1)), 3, 0))
             dx = rise(dcol, *numbers, cupy.empty(case.shape, dtype))
-            return y, dx, cupy.tensordot(dy, col, ((0, 2, 3), (0, 4, 5))), dy.sum(axis=(0, 2, 3))
+            return y, dx, cupy.tensordot(dy, col, ((0, 2, 3), (0, 4, 5))), *(dy.sum(axis=(0, 2, 3)) for _ in biases)
 
         return {FORWARD: lambda: lowered()[:1], BOTH: both}
 

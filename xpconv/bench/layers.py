@@ -30,6 +30,8 @@ class Case:
         Of the input, (N, C, *size).
     filters, kernel, stride, pad, groups
         Geometry, the same stride and padding along every axis.
+    bias : bool
+        Whether a convolution adds one; where its network normalizes the outputs right after it, there is none.
     count : int
         How many times its network has it.
     """
@@ -42,6 +44,7 @@ class Case:
     stride: int = 1
     pad: int = 0
     groups: int = 1
+    bias: bool = True
     count: int = 1
 
     @cached_property
@@ -84,11 +87,13 @@ def by(numbers: Iterable[int]) -> str:
     return "x".join(map(str, numbers))
 
 
-def _convolutions(name: str, batch: int, *rows: tuple[int, int, int, int, int, int, int]) -> Iterator[Case]:
+def _convolutions(
+    name: str, batch: int, *rows: tuple[int, int, int, int, int, int, int], bias: bool = True
+) -> Iterator[Case]:
     """Square images: channels, filters, size, kernel, stride, padding, and how many of them there are."""
     for channels, filters, size, kernel, stride, pad, count in rows:
         shape = (batch, channels, size, size)
-        yield Case(name, "conv", shape, filters, (kernel, kernel), stride, pad, count=count)
+        yield Case(name, "conv", shape, filters, (kernel, kernel), stride, pad, bias=bias, count=count)
 
 
 def _pools(*rows: tuple[str, int, int, int, int, int, int]) -> Iterator[Case]:
@@ -125,6 +130,7 @@ CASES: tuple[Case, ...] = (
         (512, 2048, 7, 1, 1, 0, 3),
         (2048, 512, 7, 1, 1, 0, 2),
         (512, 512, 7, 3, 1, 1, 2),
+        bias=False,
     ),
     *_convolutions(  # Simonyan and Zisserman, "Very deep convolutional networks" (2015), configuration D
         "vgg16",
@@ -163,7 +169,7 @@ CASES: tuple[Case, ...] = (
         ("global_max_pool", 8, 2048, 7, 0, 1, 0),
     ),
     *(  # Howard et al., "MobileNets" (2017)
-        Case("depthwise", "conv", (8, width, size, size), width, (3, 3), stride, 1, width, count)
+        Case("depthwise", "conv", (8, width, size, size), width, (3, 3), stride, 1, width, False, count)
         for width, size, stride, count in (
             (32, 112, 1, 1),
             (64, 112, 2, 1),

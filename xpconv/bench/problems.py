@@ -23,8 +23,8 @@ class Problem:
     Attributes
     ----------
     arrays : tuple of array
-        x (N, C, *size); of a convolution also the weight (O, C/G, *kernel) and the bias (O,). Its output has unit
-        variance.
+        x (N, C, *size); of a convolution also the weight (O, C/G, *kernel) and, where it has one, the bias (O,). Its
+        output has unit variance.
     dy : array, shape (N, O, *output)
         The gradient to pull back; for a network the labels (N,).
     """
@@ -48,7 +48,8 @@ def problem(case: Case) -> Problem:
         return Problem((x,), normal(*case.output_shape))
     weight = normal(*case.weight_shape)
     weight /= np.float32(math.sqrt(math.prod(case.weight_shape[1:])))
-    return Problem((x, weight, normal(case.filters)), normal(*case.output_shape))
+    biases = (normal(case.filters),) if case.bias else ()
+    return Problem((x, weight, *biases), normal(*case.output_shape))
 
 
 def expected(case: Case) -> tuple[Host, ...]:
@@ -78,7 +79,7 @@ def _cut(case: Case, dx: Host) -> Host:
 
 
 def _convolution(case: Case, given: Problem) -> tuple[Host, ...]:
-    x, weight, bias = given.arrays
+    x, weight, *biases = given.arrays
 
     def by_group(a: Host) -> Host:
         """(..., C) to (G, prod(...), C/G)."""
@@ -96,8 +97,11 @@ def _convolution(case: Case, given: Problem) -> tuple[Host, ...]:
         y += from_groups(seen @ matrix.mT, y.shape)
         dx[where] += from_groups(dys @ matrix, padded[where].shape)
         dw[(..., *tap)] = dys.mT @ seen
-    y += bias
-    return np.moveaxis(y, -1, 1), _cut(case, dx), dw.reshape(weight.shape), dy.sum(axis=tuple(range(dy.ndim - 1)))
+    gradients = [np.moveaxis(y, -1, 1), _cut(case, dx), dw.reshape(weight.shape)]
+    for bias in biases:
+        y += bias
+        gradients.append(dy.sum(axis=tuple(range(dy.ndim - 1))))
+    return tuple(gradients)
 
 
 def _pooling(case: Case, given: Problem) -> tuple[Host, ...]:
