@@ -13,14 +13,14 @@ from xpconv.testing import assert_close
 from xpconv.training import Callback, Trainer
 
 
-def made(backend="numpy", seed=0, epochs=3, shape=(4, 1, 3, 3), **options):
+def made(backend="numpy", seed=0, epochs=3, shape=(4, 1, 3, 3), dtype="float32", **options):
     """A small network with dropout and running means, which shares its generator with the order of the samples."""
     rng = np.random.default_rng(seed)
     backend = backend if isinstance(backend, xpconv.Backend) else xpconv.backend(backend)
     channels = shape[0]
     shapes = shape, (channels,), (16 * channels, 10), (10,)
-    arrays = [backend.asarray(rng.standard_normal(each), "float32") for each in shapes]
-    scales = backend.asarray(np.ones(channels), "float32"), backend.asarray(np.zeros(channels), "float32")
+    arrays = [backend.asarray(rng.standard_normal(each), dtype) for each in shapes]
+    scales = backend.asarray(np.ones(channels), dtype), backend.asarray(np.zeros(channels), dtype)
     network = xpconv.Network(
         [
             xpconv.Convolution(*arrays[:2]),

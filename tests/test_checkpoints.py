@@ -13,18 +13,24 @@ import time
 
 import numpy as np
 import pytest
+from cases import integers, normal
 from test_callbacks import Counter, StopAfter, another_network, made, on_host, without_seconds
 
 import xpconv
+from xpconv.averaging import WeightAverage
 from xpconv.checkpoints import MANIFEST, Checkpoints, DamagedCheckpointError, load_checkpoint, save_checkpoint
 from xpconv.data import digits
 from xpconv.divergence import StopAtNaN
+from xpconv.loss_scaling import LossScaler, LossScaling
+from xpconv.states import split
+from xpconv.stopping import EarlyStopping
 from xpconv.testing import assert_close
 from xpconv.training import Callback, Trainer
 from xpconv.weights import load_weights
 
 pytest.importorskip("safetensors")
 ROOT = pathlib.Path(__file__).parents[1]
+HELD_OUT = normal(4, 1, 6, 6), integers(10, 4)
 FILES = ["manifest.json", "state.json", "state.safetensors", "weights.safetensors"]
 
 
@@ -46,6 +52,32 @@ def test_a_resumed_training_goes_on_as_if_it_had_never_stopped(backend, tmp_path
     assert resumed.steps_done == steps
     resumed.train()
     np.testing.assert_equal(without_seconds(resumed.state), without_seconds(whole.state))
+
+
+@pytest.mark.parametrize("optimizer", [xpconv.SGD, xpconv.Momentum, xpconv.AdaGrad, xpconv.AdamW])
+def test_a_resumed_training_in_float16_has_what_it_keeps_in_float32(backend, tmp_path, optimizer):
+    if not hasattr(backend.xp, "float16"):
+        pytest.skip(f"{backend.name} has no float16")
+
+    def trainer(*others):
+        callbacks = [LossScaling(LossScaler(8.0)), Counter(), WeightAverage(0.9), EarlyStopping(HELD_OUT, 2), *others]
+        return made(backend, dtype="float16", optimizer=optimizer(1e-4), callbacks=callbacks)
+
+    whole, first, second = trainer(), trainer(StopAfter(4)), trainer()
+    whole.train()
+    first.train()
+    save_checkpoint(tmp_path / "here", first)
+    load_checkpoint(tmp_path / "here", second)
+    second.train()
+    np.testing.assert_equal(without_seconds(second.state), without_seconds(whole.state))
+    for name, array in whole.network.state.items():
+        assert_close(second.network.state[name], xpconv.to_numpy(array), like=array, rtol=0)
+    masters = [f"{name} in float32" for name in whole.network.params]
+    for name, array in ((name, whole.optimizer.state[name]) for name in masters):
+        assert_close(second.optimizer.state[name], xpconv.to_numpy(array), like=array, rtol=0)
+    for ours, theirs in zip(second.callbacks[1:3], whole.callbacks[1:3], strict=True):
+        for one, other in zip(split(ours.state)[1].values(), split(theirs.state)[1].values(), strict=True):
+            assert_close(one, other, rtol=0)
 
 
 def test_a_checkpoint_moves_to_another_backend(backend, tmp_path):

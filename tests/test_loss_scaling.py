@@ -6,6 +6,7 @@ from cases import integers, normal
 from test_callbacks import made
 
 import xpconv
+from xpconv.averaging import WeightAverage
 from xpconv.clipping import ClipNorm
 from xpconv.loss_scaling import LossScaler, LossScaling
 from xpconv.testing import assert_close
@@ -110,6 +111,34 @@ def test_steps_that_overflow_are_left_out_until_the_factor_fits():
     losses = trainer.train().loss
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
     assert scaling.scaler.finite_steps > 0
+
+
+def test_a_training_in_float16_goes_the_way_of_one_in_float32(backend):
+    """Its weights are what float16 holds of those that the other has, and so is their average."""
+    if not hasattr(backend.xp, "float16"):
+        pytest.skip(f"{backend.name} has no float16")
+    runs = {}
+    for dtype in ("float32", "float16"):
+        callbacks = [LossScaling(LossScaler(8.0)), ClipNorm(100.0), WeightAverage(0.9)]
+        optimizer = xpconv.Nesterov(1e-4, weight_decay=0.1)
+        trainer = made(backend, dtype=dtype, optimizer=optimizer, callbacks=callbacks)
+        for name, array in trainer.network.params.items():  # which both start from
+            trainer.network.params[name] = backend.asarray(xpconv.to_numpy(array).astype("float16"), dtype)
+        before = {name: xpconv.to_numpy(array) for name, array in trainer.network.params.items()}
+        trainer.train()
+        runs[dtype] = trainer
+    wide, narrow = (runs[dtype].network.params for dtype in ("float32", "float16"))
+    for name, start in before.items():
+        moved = xpconv.to_numpy(wide[name]) - start
+        master = runs["float16"].optimizer.master(name, narrow[name])
+        assert_close(master - backend.asarray(start, "float32"), moved, like=wide[name], rtol=0.1)
+        assert_close(narrow[name], xpconv.to_numpy(master).astype("float16"), like=narrow[name], rtol=0)
+        averages = [trainer.callbacks[2].average[name] for trainer in runs.values()]
+        moved = xpconv.to_numpy(averages[0]) - start
+        assert_close(averages[1] - backend.asarray(start, "float32"), moved, like=wide[name], rtol=0.1)
+    with runs["float16"].evaluating():
+        held = xpconv.to_numpy(averages[1]).astype("float16")
+        assert_close(narrow[name], held, like=backend.asarray(held), rtol=0)
 
 
 def test_a_resumed_training_goes_on_with_its_factor():

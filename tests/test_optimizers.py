@@ -9,6 +9,7 @@ from cases import normal
 import xpconv
 from xpconv.optimizers import Optimizer
 from xpconv.testing import assert_close
+from xpconv.testing.comparison import on_host
 
 RULES = [xpconv.SGD, xpconv.Momentum, xpconv.Nesterov, xpconv.AdaGrad, xpconv.RMSProp, xpconv.Adam]
 DECOUPLED = [xpconv.SGDW, xpconv.AdamW]
@@ -59,11 +60,11 @@ def test_agrees_with_pytorch(rule, name, options):
             assert_close(ours[n], parameter.detach().numpy(), rtol=1e-13)
 
 
-def by_hand(rule, p, gradients, coupled=0.0, decoupled=0.0):
-    """The papers' formulas, one number at a time; the learning rate of step t is 0.1/t."""
+def by_hand(rule, p, gradients, coupled=0.0, decoupled=0.0, rate=lambda t: 0.1 / t):
+    """The papers' formulas, one number at a time, with the learning rate of step t."""
     v = h = m = 0.0
     for t, g in enumerate(gradients, start=1):
-        lr = 0.1 / t
+        lr = rate(t)
         g = g + coupled * p
         p = p - lr * decoupled * p
         if rule is xpconv.SGD:
@@ -110,6 +111,75 @@ def test_follows_its_formula_with_the_defaults_of_the_book_and_a_rate_that_chang
         assert_close(first[name], xpconv.to_numpy(arrays(backend, 0, dtype)[name]), like=first[name], rtol=0)
 
 
+# --- Parameters that are narrow
+
+
+def narrow(backend, dtype, host):
+    """A host array in a narrow dtype of this backend, and what that holds, in float64."""
+    if not hasattr(backend.xp, dtype):
+        pytest.skip(f"{backend.name} has no {dtype}")
+    array = backend.xp.astype(backend.asarray(host, "float32"), getattr(backend.xp, dtype))
+    return array, on_host(array).astype(float)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.02])
+@pytest.mark.parametrize("rule, rate", list(zip(RULES + DECOUPLED, [1e-4] * 3 + [1e-5] * 5, strict=True)))
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_steps_that_a_narrow_parameter_cannot_show_add_up(backend, dtype, rule, rate, decay):
+    p, start = narrow(backend, dtype, 1 + np.abs(normal(3, 4)))
+    params, optimizer, gradients = {"W": p}, rule(rate, weight_decay=decay), []
+    for step in range(20):
+        g, exact = narrow(backend, dtype, 0.1 + np.abs(normal(3, 4, seed=step)))
+        optimizer.update(params, {"W": backend.xp.astype(g, backend.xp.float32) if step % 2 else g})
+        gradients.append(exact)
+    decays = {"decoupled" if rule in DECOUPLED else "coupled": decay}
+    wanted = np.vectorize(lambda p, *gs: by_hand(rule, p, gs, rate=lambda t: rate, **decays))(start, *gradients)
+    assert np.all(np.abs(wanted - start) > 4e-5)
+    assert_close(optimizer.master("W", params["W"]), wanted.astype(np.float32), like=p, rtol=1e-6)
+    rounded, _ = narrow(backend, dtype, on_host(optimizer.state["W in float32"]))
+    assert params["W"].dtype == p.dtype
+    assert_close(params["W"], rounded, rtol=0)
+    assert_close(p, narrow(backend, dtype, start)[0], rtol=0)
+
+
+@pytest.mark.parametrize("rule", RULES + DECOUPLED)
+def test_what_is_remembered_of_narrow_parameters_is_wide(backend, rule):
+    (p, _), (g, _) = (narrow(backend, "float16", normal(3, 4, seed=seed)) for seed in (0, 1))
+    optimizer = rule()
+    optimizer.update({"W": p}, {"W": g})
+    assert set(optimizer.state) == {"W in float32", *(["W"] if rule is not xpconv.SGD else [])}
+    for kept in optimizer.state.values():
+        for array in kept[1:] if isinstance(kept, tuple) else (kept,):
+            assert_close(array, xpconv.to_numpy(array), like=p)
+            assert (array.dtype, array.shape) == (backend.xp.float32, p.shape)
+
+
+def test_a_narrow_parameter_that_was_given_another_value_goes_on_from_there(backend):
+    p, _ = narrow(backend, "float16", np.ones(3))
+    tiny, nothing = (narrow(backend, "float16", np.full(3, number))[0] for number in (1.0, 0.0))
+    params, optimizer = {"W": p}, xpconv.SGD(2.0**-13)
+    optimizer.update(params, {"W": tiny})
+    assert_close(params["W"], np.ones(3, np.float16), like=p, rtol=0)
+    params["W"] = narrow(backend, "float16", np.asarray([1.0, 2.0, 1.0]))[0]
+    optimizer.update(params, {"W": nothing})
+    less = 1 - 2.0**-13
+    assert_close(optimizer.master("W", params["W"]), np.asarray([less, 2, less], np.float32), like=p, rtol=0)
+
+
+@pytest.mark.parametrize("wrong", ["float64", "bfloat16", "int32"])
+def test_the_gradient_of_a_narrow_parameter_is_narrow_or_in_float32(backend, wrong):
+    p, _ = narrow(backend, "float16", normal(3))
+    if not hasattr(backend.xp, wrong):
+        pytest.skip(f"{backend.name} has no {wrong}")
+    params, optimizer = {"W": p}, xpconv.SGD()
+    with pytest.raises(TypeError, match=rf"float16.* the gradient of W .*{wrong}"):
+        optimizer.update(params, {"W": backend.xp.astype(p, getattr(backend.xp, wrong))})
+    assert params["W"] is p
+
+
+# --- What is given
+
+
 @pytest.mark.parametrize(
     "rule, lr",
     list(zip(RULES + DECOUPLED, [0.01, 0.01, 0.01, 0.01, 0.01, 0.001, 0.01, 0.001], strict=True)),
@@ -149,6 +219,7 @@ def test_a_parameter_without_a_gradient_stays(backend):
             TypeError,
             "b has dtype .*float64.* the gradient of b .*float32",
         ),
+        (lambda b: {"b": b.xp.astype(b.asarray(normal(4)), b.xp.int64)}, TypeError, "b has dtype .*int64"),
         (lambda b: {"b": None}, TypeError, "gradient of b is None"),
         (lambda b: {"b": [0.0] * 4}, TypeError, "the gradient of b is a list"),
     ],

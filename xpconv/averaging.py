@@ -24,7 +24,8 @@ class WeightAverage(Callback):
     Attributes
     ----------
     average : dict of str to array
-        By the names of ``network.state``, in its dtypes, where it is. Empty before the first step.
+        By the names of ``network.state``, where it is, in its dtypes or float32 where those are narrower: there they
+        average what the optimizer keeps in float32. Empty before the first step.
 
     Raises
     ------
@@ -55,8 +56,9 @@ class WeightAverage(Callback):
         self.steps += 1
         share = (1 - self.decay) / (1 - self.decay**self.steps)
         for name, array in trainer.network.state.items():
-            kept = self.average.get(name, array)
-            self.average[name] = kept + share * (array - kept)
+            master = trainer.optimizer.master(name, array)
+            kept = self.average.get(name, master)
+            self.average[name] = kept + share * (master - kept)
 
     def evaluating(self, trainer: Trainer) -> contextlib.AbstractContextManager[object]:
         """Return a context in which the network has the average."""

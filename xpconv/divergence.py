@@ -14,9 +14,9 @@ from xpconv.training import Callback, Trainer
 class StopAtNaN(Callback):
     """Ends the training by FloatingPointError before a step whose loss or gradients are not finite changes a weight.
 
-    It goes first among the callbacks, so that they are given finite gradients. To look at a number of each step waits
-    for the device. The message says which step it was and which layer was the first to give an infinity and a NaN, for
-    which the step is computed once more: exactly, but for other elements that dropout drops.
+    It goes first among the callbacks, behind `LossScaling` alone, so that they are given finite gradients. To look at a
+    number of each step waits for the device. The message says which step it was and which layer was the first to give
+    an infinity and a NaN, for which the step is computed once more: exactly, but for other elements that dropout drops.
     """
 
     def on_gradients(self, trainer: Trainer, grads: Mapping[str, Array]) -> Mapping[str, Array]:

@@ -77,7 +77,7 @@ class LossScaler:
         Returns
         -------
         dict of str to array, or None
-            The gradients of the loss itself, float16 and bfloat16 as float32, for weights that are kept in it. None
+            The gradients of the loss itself, float16 and bfloat16 as float32, in which optimizers take steps. None
             when one of them is not finite: this step is to be left out.
 
         Raises
@@ -108,8 +108,8 @@ class LossScaler:
 class LossScaling(Callback):
     """Has each step taken with gradients of a scaled loss, divided again; one that is not finite is left out.
 
-    It stands before callbacks that clip gradients or look at them. A network in float16 has its weights in float16 too,
-    and a step that is smaller than half of their last place changes nothing.
+    It stands before callbacks that clip gradients or look at them, which are given them in float32 where a network has
+    float16 or bfloat16.
 
     Parameters
     ----------
@@ -137,19 +137,16 @@ class LossScaling(Callback):
         """Return the gradients of the loss itself, or none."""
         unscaled = self.scaler.unscaled(grads)
         trainer.network.last_layer.scale = self.scaler.scale
-        return {name: _as(g, grads[name].dtype) for name, g in (unscaled or {}).items()}
+        return unscaled or {}
 
     def on_end(self, trainer: Trainer) -> None:
         """Let the loss be itself again."""
         trainer.network.last_layer.scale = 1.0
 
 
-def _as(array: Array, dtype: Any) -> Array:
-    return array_api_compat.array_namespace(array).astype(array, dtype, copy=False)
-
-
 def _wide(array: Array) -> Array:
-    return _as(array, accumulation_dtype(array_api_compat.array_namespace(array), array.dtype))
+    xp = array_api_compat.array_namespace(array)
+    return xp.astype(array, accumulation_dtype(xp, array.dtype), copy=False)
 
 
 def _number(name: str, value: float, above: float, below: float) -> float:

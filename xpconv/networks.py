@@ -164,11 +164,15 @@ class Network:
 
     @contextlib.contextmanager
     def holding(self, arrays: Mapping[str, Array]) -> Iterator[None]:
-        """Have other arrays, by the names of `state`, instead of its own, as long as a with statement lasts."""
+        """Have other arrays, by the names of `state`, instead of its own, as long as a with statement lasts.
+
+        Those of another dtype are rounded to that of its own.
+        """
         own = {name: self.state[name] for name in arrays}
         try:
             for name, array in arrays.items():
-                self.state[name] = array
+                xp = array_api_compat.array_namespace(array)
+                self.state[name] = xp.astype(array, own[name].dtype, copy=False)
             yield
         finally:
             for name, array in own.items():

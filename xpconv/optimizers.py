@@ -4,6 +4,10 @@
 the same lines train on libraries whose arrays do not change. What an optimizer remembers (a velocity, a mean of
 squares) is kept by the parameter's name, on its device and in its dtype.
 
+A parameter in float16 or bfloat16 is the rounding of one in float32, its master, which is kept as well. Rules compute
+and remember in float32, and steps much smaller than a place of the narrow number add up there: Micikevicius et al.,
+"Mixed precision training" (2018), section 3.1.
+
 In the formulas p is a parameter and g its gradient, to which every rule adds ``weight_decay*p``: the gradient of the
 penalty ``weight_decay/2 * sum(p*p)`` on the loss.
 """
@@ -16,7 +20,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from xpconv.arrays import namespace, one_dtype, shaped
+from xpconv.arrays import accumulation_dtype, namespace, one_dtype, shaped
 from xpconv.hyperparameters import number
 from xpconv.libraries import Array, on_device
 
@@ -30,7 +34,7 @@ class Optimizer:
         Learning rate, which may be changed between steps.
     weight_decay : float
     state : dict
-        What is remembered of each parameter, by its name.
+        What is remembered of each parameter, by its name; the master of W1 is "W1 in float32".
     """
 
     def __init__(self, lr: float, weight_decay: float = 0.0) -> None:
@@ -46,7 +50,7 @@ class Optimizer:
         params : mutable mapping of str to array
             Of a real floating dtype. One without a gradient stays as it is.
         grads : mapping of str to array
-            Each of its parameter's library, device, dtype and shape.
+            Each of its parameter's library, device and shape, and of its dtype or, where that is narrower, float32.
 
         Raises
         ------
@@ -59,11 +63,32 @@ class Optimizer:
             p, word = params[name], f"the gradient of {name}"
             if g is None:
                 raise TypeError(f"{word} is None; give an array, or leave it out and the parameter stays as it is")
-            one_dtype(namespace(**{name: p, word: g}), "real floating", **{name: p, word: g})
+            pair = {name: p, word: g}
+            xp = namespace(**pair)
+            one_dtype(xp, "real floating", **({word: g} if g.dtype == accumulation_dtype(xp, p.dtype) else pair))
             shaped(word, g, tuple(p.shape), f"the shape of {name}")
         for name, g in grads.items():
             with on_device(g):
-                params[name] = self.step(name, *self.decayed(params[name], g))
+                params[name] = self._stepped(name, params[name], g)
+
+    def master(self, name: str, p: Array) -> Array:
+        """Return what a parameter is the rounding of, in float32: the one that is not narrower is its own.
+
+        Wherever a parameter was given another value than the last step's, that value counts.
+        """
+        xp = array_namespace(p)
+        wide = xp.astype(p, accumulation_dtype(xp, p.dtype), copy=False)
+        kept = self.state.get(_master(name))
+        return wide if kept is None else xp.where(xp.astype(kept, p.dtype) == p, kept, wide)
+
+    def _stepped(self, name: str, p: Array, g: Array) -> Array:
+        """Return the next value of one parameter, and remember its master where that is another."""
+        xp, wide = array_namespace(p), self.master(name, p)
+        new = self.step(name, *self.decayed(wide, xp.astype(g, wide.dtype, copy=False)))
+        if wide.dtype == p.dtype:
+            return new
+        self.state[_master(name)] = new
+        return xp.astype(new, p.dtype)
 
     def decayed(self, p: Array, g: Array) -> tuple[Array, Array]:
         """Return a parameter and its gradient after the decay, for the step to be taken with."""
@@ -251,3 +276,7 @@ class Adam(Optimizer):
         root = math.sqrt(1 - self.beta2**t)
         rate = self.lr * root / (1 - self.beta1**t)
         return p - rate * m / (array_namespace(v).sqrt(v) + self.eps * root)
+
+
+def _master(name: str) -> str:
+    return f"{name} in float32"

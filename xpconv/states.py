@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xpconv.arrays import accumulation_dtype, namespace
 from xpconv.libraries import Array, to_numpy
 from xpconv.networks import beside
 
@@ -60,11 +61,16 @@ def join(tree: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
 
 
 def moved(tree: Any, like: Array) -> Any:
-    """Return a tree with its NumPy arrays copied to where another array is, those of floats in its dtype."""
+    """Return a tree with its NumPy arrays copied to where another array is.
+
+    Those of floats get its dtype; beside float16 and bfloat16, those that were wider get float32.
+    """
     if isinstance(tree, dict):
         return {name: moved(branch, like) for name, branch in tree.items()}
     if isinstance(tree, list):
         return [moved(branch, like) for branch in tree]
     if isinstance(tree, np.ndarray):
-        return beside(like, tree, like.dtype if tree.dtype.kind == "f" else None)
+        wide = accumulation_dtype(namespace(like=like), like.dtype)
+        floating = wide if tree.itemsize > 2 else like.dtype
+        return beside(like, tree, floating if tree.dtype.kind == "f" else None)
     return tree

@@ -36,7 +36,8 @@ class Callback:
     state : dict
         What a resumed run must have back: a tree of dicts with names as keys and of lists, with arrays, numbers, texts,
         booleans and None as leaves. A callback that has such a thing overrides this property and its setter. The setter
-        is given the same tree, its arrays where the parameters are, floating ones in their dtype.
+        is given the same tree, its arrays where the parameters are, floating ones in their dtype; beside parameters in
+        float16, those that were wider in float32.
     """
 
     looks_on = False
