@@ -20,6 +20,7 @@ from xpconv.clipping import ClipNorm
 from xpconv.data import Dataset, load
 from xpconv.distributed import DataParallel
 from xpconv.divergence import StopAtNaN
+from xpconv.loss_scaling import LossScaling
 from xpconv.metrics import JsonLines, TensorBoard
 from xpconv.monitoring import Progress
 from xpconv.ranks import Ranks
@@ -43,6 +44,7 @@ def arguments():
     option("--data", choices=RECIPES, default="digits")
     option("--data-dir", metavar="DIR", help="where the four files of MNIST are; without it they are downloaded")
     option("--network", choices=("simple", "deep"), default="simple")
+    option("--dtype", choices=("float16", "float32", "float64"), default="float32", help="float16 with a scaled loss")
     option("--epochs", type=int, help=f"this, the batch size and the learning rate have defaults: {RECIPES}")
     option("--batch-size", type=int)
     option("--augment", choices=AUGMENTATIONS, help="show every image a little changed each time")
@@ -74,6 +76,9 @@ def arguments():
 
 
 def chosen(args, held_out):
+    if args.dtype == "float16":
+        yield LossScaling()
+    yield StopAtNaN()
     if args.clip is not None:
         yield ClipNorm(args.clip)
     if args.ema is not None:
@@ -111,13 +116,13 @@ def prepare(args, ranks):
     if args.early_stop is not None:
         tenth = len(train) // 10
         train, held_out = part(train, tenth, None), part(train, 0, tenth)
-    shape = train.images.shape[1:]
+    shape, options = train.images.shape[1:], {"backend": backend, "dtype": args.dtype, "rng": rng}
     if args.network == "deep":
-        network = xpconv.DeepConvNet(shape, backend=backend, rng=rng)
+        network = xpconv.DeepConvNet(shape, **options)
     else:
         windows = {"filter_size": 3, "pad": 1} if args.data == "digits" else {}  # the book's 5x5 suit 28x28 pixels
-        network = xpconv.SimpleConvNet(shape, windows, weight_init_std="he", backend=backend, rng=rng)
-    callbacks = [StopAtNaN(), *chosen(args, held_out)]
+        network = xpconv.SimpleConvNet(shape, windows, weight_init_std="he", **options)
+    callbacks = list(chosen(args, held_out))
     if args.checkpoint:
         callbacks.append(Checkpoints(args.checkpoint, every=args.checkpoint_every))
     if args.augment:

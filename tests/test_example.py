@@ -70,6 +70,10 @@ def test_another_backend_is_one_word(flag):
     assert accuracy(output) > 0.5
 
 
+def test_float16_learns(call):
+    assert accuracy(call("--dtype", "float16", "--epochs", 3, "--quiet")) > 0.9
+
+
 @pytest.mark.parametrize("schedule", ["constant", "stairs", "one-cycle"])
 def test_schedules_learn(call, schedule):
     options = ["--optimizer", "sgdw", "--lr", 0.05, "--weight-decay", 0.01, "--warmup", 0.1, "--epochs", 4]
