@@ -165,6 +165,8 @@ class Device:
 class Stream:
     """A stream, on which everything is done at once."""
 
+    ptr = 11
+
     def __init__(self, **_):
         pass
 

@@ -17,12 +17,14 @@ def test_info_has_a_line_for_every_backend(capsys):
     first, _, *table = capsys.readouterr().out.splitlines()
     assert first.startswith(f"xpconv {xpconv.__version__}, Python 3.")
     assert table[0].split() == ["backend", "version", "device"]
-    *rows, mpi = table[1:]
+    *rows, cudnn, mpi = table[1:]
     assert [line.split()[0] for line in rows] == list(LIBRARIES)
     for line, (_, version, device, why) in zip(rows, survey(), strict=True):
         assert line.split()[1] == version
         assert line.endswith(device or why)
         assert device or "pip install" in line
+    assert cudnn.startswith("cudnn ")
+    assert "for CuPy arrays" in cudnn or 'pip install "xpconv[cudnn]"' in cudnn
     assert mpi.startswith("mpi ")
     assert "NumPy arrays through the host, CuPy's " in mpi or 'pip install "xpconv[mpi]"' in mpi
 

@@ -11,6 +11,7 @@ import xpconv
 from xpconv.backends import Backend, backend, survey
 from xpconv.bench import command as bench
 from xpconv.catalogue import table
+from xpconv.cuda.cudnn import survey as survey_cudnn
 from xpconv.ranks import survey as survey_mpi
 
 
@@ -31,7 +32,7 @@ def usable_backend(flag: str) -> Backend:
 
 
 def info(arguments: argparse.Namespace) -> int:
-    """Print every backend with its version and device or, where it cannot be used, why and what would mend it."""
+    """Print every backend, and what serves them, with its version and device or, where it cannot be used, why."""
     if arguments.backend is not None:
         print(arguments.backend)
         return 0
@@ -41,6 +42,7 @@ def info(arguments: argparse.Namespace) -> int:
     rows = [
         ("backend", "version", "device"),
         *((flag, version, device or why) for flag, version, device, why in survey()),
+        ("cudnn", *survey_cudnn()),
         ("mpi", *survey_mpi()),
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]

@@ -2,7 +2,7 @@
 
 Arrays are channels-last in here: x (N, *size, C), weight (*kernel, C/G, O), y (N, *output, O). Every algorithm says
 what it supports and computes two things, the convolution and the gradient of its weight. The gradient of its input is
-a convolution again and written once, in `adjoint`; a way that does better than that is an `Adjoining` one.
+a convolution again and written once, in `adjoint`; an algorithm that does better than that is an `Adjoining` one.
 """
 
 from __future__ import annotations
@@ -57,7 +57,10 @@ class Algorithm(Protocol):
 
 @runtime_checkable
 class Adjoining(Protocol):
-    """An algorithm with a way of its own where the gradient of its input would be several convolutions."""
+    """An algorithm with a way of its own to the gradient of its input."""
+
+    def adjoins(self, window: Window) -> bool:
+        """Whether that way is better here than the convolutions that the gradient is otherwise."""
 
     def input_gradient(self, dy: Array, weight: Array, plan: Plan, bias: Array | None = None) -> Array:
         """Give every element its share of dy, and a bias: (N, *output, O) and (*kernel, C/G, O) to (N, *size, C)."""

@@ -18,18 +18,18 @@ def input_gradient(algorithm: str, dy: Array, weight: Array, plan: Plan, bias: A
     """Give every input element its share of dy, and a bias: (N, *output, O) and (*kernel, C/G, O) to (N, *size, C).
 
     The elements in one phase of the stride get theirs from a convolution of dy with the taps they meet, turned round
-    and with input and output channels exchanged; where there are several phases, an algorithm may know better.
+    and with input and output channels exchanged; an algorithm may know better.
     """
     xp, window, axes = namespace_of(dy), plan.window, len(plan.window.axes)
     shape = (dy.shape[0], *window.size, weight.shape[-2] * plan.groups)
     several = any(span.stride > 1 for span in window.axes)
-    way = choose(algorithm, dy, shape[-1], plan) if several else None
-    if isinstance(way, Adjoining):
+    part = plan if several else replace(plan, window=Window(tuple(next(axis.phases()).axis for axis in window.axes)))
+    way = choose(algorithm, dy, shape[-1], part)
+    if isinstance(way, Adjoining) and way.adjoins(window):
         return way.input_gradient(dy, weight, plan, bias)
     turned = xp.flip(exchanged(weight, plan.groups), axis=tuple(range(axes)))
     if not several:
-        (phase,) = itertools.product(*(axis.phases() for axis in window.axes))
-        return convolve(algorithm, dy, turned, bias, replace(plan, window=Window(tuple(part.axis for part in phase))))
+        return way.convolve(dy, turned, bias, part)
     phases = list(itertools.product(*(axis.phases() for axis in window.axes)))
     met = [phase for phase in phases if all(part.axis.kernel for part in phase)]
     make = xp.empty if len(met) == len(phases) else xp.zeros  # the other elements lie between the windows

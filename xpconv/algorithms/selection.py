@@ -13,7 +13,9 @@ from xpconv.algorithms.fft import Fft, tiled
 from xpconv.algorithms.winograd import Winograd
 from xpconv.arrays import is_kind
 from xpconv.compiled import fused
-from xpconv.cuda import depthwise, lowering, winograd
+from xpconv.cuda import cudnn, depthwise, lowering, winograd
+from xpconv.cuda.geometry import AXES
+from xpconv.cuda.problems import NARROW
 from xpconv.libraries import Array, namespace_of
 from xpconv.precision import Widened
 from xpconv.products import has_views, multiplies_small
@@ -31,12 +33,14 @@ BY_KERNELS: dict[str, Algorithm] = {name: Widened(way) for name, way in ALGORITH
     "winograd": Widened(winograd.Winograd(4)),
     "winograd2": Widened(winograd.Winograd(2)),
     "depthwise": depthwise.Depthwise(),
+    "cudnn": cudnn.CuDnn(),
 }
 FLOATING = ("real floating", "complex floating")
 DTYPES: dict[str, str | tuple[str, ...]] = {
     "winograd": FLOATING,
     "winograd2": FLOATING,
     "fft": FLOATING[0],
+    "cudnn": FLOATING[0],
 }  # the others take every number
 
 TAP_BY_TAP = 20  # times what a multiply-add takes in a product of matrices, at most, and of 40 channels
@@ -54,11 +58,16 @@ def rooms(x: Array, filters: int, groups: int) -> Mapping[str, Algorithm]:
 
 
 def named(name: str, x: Array, window: Window, groups: int) -> str:
-    """Return the name, or raise ValueError when there is no such algorithm or it cannot compute this convolution."""
-    if name != "auto" and name not in ALGORITHMS:
-        raise ValueError(f"algorithm is {name!r}; choose one of auto, {', '.join(ALGORITHMS)}")
-    if name != "auto" and not ALGORITHMS[name].supports(window, groups):
-        able = [other for other, way in ALGORITHMS.items() if way.supports(window, groups)]
+    """Return the name, or raise ValueError when there is no such algorithm or it cannot compute this convolution.
+
+    ImportError when it needs what is not installed.
+    """
+    ways = BY_KERNELS if cuda.serves(x) else ALGORITHMS
+    if name != "auto" and name not in ways:
+        alone = f", which computes CuPy arrays of up to {AXES} spatial axes alone" if name in BY_KERNELS else ""
+        raise ValueError(f"algorithm is {name!r}{alone}; choose one of auto, {', '.join(ways)}")
+    if name != "auto" and not ways[name].supports(window, groups):
+        able = [other for other, way in ways.items() if way.supports(window, groups)]
         raise ValueError(
             f"algorithm {name!r} does not compute a kernel of {window.kernel} with stride "
             f"{tuple(a.stride for a in window.axes)}, dilation {tuple(a.dilation for a in window.axes)} and {groups} "
@@ -66,6 +75,8 @@ def named(name: str, x: Array, window: Window, groups: int) -> str:
         )
     if name in DTYPES and not is_kind(namespace_of(x), x.dtype, DTYPES[name]):
         raise ValueError(f"x has dtype {x.dtype}, which algorithm {name!r} does not compute; choose auto or direct")
+    if name == "cudnn":
+        cudnn.library()
     return name
 
 
@@ -77,12 +88,15 @@ def choose(name: str, x: Array, filters: int, plan: Plan, *, cached: bool = Fals
     channels, unless they are `cached`. Fourier's way is taken on NumPy where it is a fifth less work than the sums over
     taps and channels; those of narrow groups make small matrices or none, and in array code a multiply-add of theirs
     takes longer. A group of one channel is computed tap by tap. In float64 the caller asked for accuracy, and gets the
-    direct way.
+    direct way. Where there is cuDNN it gets what tensor cores may multiply, TF32 and narrow numbers; what it has for
+    strict float32 mostly begins by laying the arrays out anew, with their channels first.
     """
     window, groups, ways = plan.window, plan.groups, rooms(x, filters, plan.groups)
     if name != "auto" and ways[name].supports(window, groups):
         return ways[name]
     channels, xp = x.shape[-1], namespace_of(x)
+    if ways is BY_KERNELS and not channels == groups > 1 and _on_tensor_cores(x, plan):
+        return BY_KERNELS["cudnn"]
     windows = x.shape[0] * math.prod(window.output)
     if x.dtype == xp.float32 and multiplies_small(x):
         if (
@@ -97,6 +111,12 @@ def choose(name: str, x: Array, filters: int, plan: Plan, *, cached: bool = Fals
         if has_views(x) and _fourier(x, filters, plan, cached) < 0.8 * slower * windows * window.taps * width * filters:
             return ways["fft"]
     return ways["depthwise" if channels == groups > 1 else "direct"]
+
+
+def _on_tensor_cores(x: Array, plan: Plan) -> bool:
+    """Whether cuDNN is there, and may compute this by the tensor cores."""
+    narrow = x.dtype.name in NARROW or (x.dtype.name, plan.precision) == ("float32", "tf32")
+    return narrow and cudnn.available() and BY_KERNELS["cudnn"].supports(plan.window, plan.groups)
 
 
 def _fourier(x: Array, filters: int, plan: Plan, cached: bool) -> float:

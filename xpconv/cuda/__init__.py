@@ -1,9 +1,10 @@
 """Convolution and pooling on CUDA GPUs, for CuPy arrays: a few small kernels over the whole batch, and cuBLAS.
 
-From the ground up: `geometry`, launches and windows as whole numbers; `products`, what cuBLAS is asked for, as whole
-numbers; `workspace`, what is done when memory runs out; `sources`, the text of the kernels in ``kernels/``; `runtime`,
-the one file here that calls CuPy; `lowering`, `winograd` and `depthwise`, algorithms like those of array code, which
-selection gives CuPy arrays; and `pooling`, what operators ask for by name.
+From the ground up: `geometry`, launches and windows as whole numbers; `products` and `problems`, what cuBLAS and cuDNN
+are asked for, as whole numbers; `workspace`, what is done when memory runs out; `sources`, the text of the kernels in
+``kernels/``; `runtime`, the one file here that calls CuPy; `lowering`, `winograd` and `depthwise`, algorithms like
+those of array code, which selection gives CuPy arrays, and `cudnn`, one that need not be there; and `pooling`, what
+operators ask for by name.
 
 Tests need no GPU: they compile the kernels for every generation of GPUs, and run them, compiled for the host.
 """

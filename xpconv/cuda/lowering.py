@@ -26,6 +26,10 @@ class Lowering:
         """Whether there are at most three axes."""
         return len(window.axes) <= geometry.AXES
 
+    def adjoins(self, window: Window) -> bool:
+        """Whether the windows' stride would make several convolutions of the gradient."""
+        return any(axis.stride > 1 for axis in window.axes)
+
     def prepare(self, weight: Array, plan: Plan) -> Array:
         """(*kernel, C/G, O) to (G, taps*C/G, O/G)."""
         return by_group(settled(weight), plan.groups)
@@ -65,8 +69,7 @@ class Lowering:
     def input_gradient(self, dy: Array, weight: Array, plan: Plan, bias: Array | None = None) -> Array:
         """Give every element its share of dy: (N, *output, O) and (*kernel, C/G, O) to (N, *size, C).
 
-        The rows are dy times the filters, and go through the adjoint of lowering: one product where the windows' stride
-        would make several convolutions of it.
+        The rows are dy times the filters, and go through the adjoint of lowering: one product for all of it.
         """
         window, groups, dy, bias = plan.window, plan.groups, settled(dy), settled(bias)
         filters = self.prepare(weight, plan).transpose(0, 2, 1)  # (G, O/G, taps*C/G)

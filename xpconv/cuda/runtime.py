@@ -51,6 +51,16 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     return _cupy().empty(shape, dtype=dtype)
 
 
+def current_device() -> int:
+    """Return the number of the device that work goes to."""
+    return int(_cupy().cuda.Device().id)
+
+
+def current_stream() -> int:
+    """Return the stream that work goes to, as a number."""
+    return int(_cupy().cuda.get_current_stream().ptr)
+
+
 def accumulation(array: Array) -> np.dtype[Any]:
     """Return in what numbers like these are added up: float32 for narrower ones."""
     return array.dtype if array.itemsize >= 4 else np.dtype(np.float32)

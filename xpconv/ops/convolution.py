@@ -53,7 +53,8 @@ def conv(
         Cut channels and filters into this many groups that do not see each other; C groups are a depthwise
         convolution.
     algorithm : str
-        "auto", "direct", "winograd" (F(4, 3)) or "winograd2" (F(2, 3)), "fft", or "depthwise" for groups.
+        "auto", "direct", "winograd" (F(4, 3)) or "winograd2" (F(2, 3)), "fft", "depthwise" for groups, or "cudnn" for
+        CuPy arrays.
     workspace : int
         Bytes that intermediate arrays may take, unless the smallest piece of work takes more.
     precision : str
@@ -67,6 +68,8 @@ def conv(
 
     Raises
     ------
+    ImportError
+        When cuDNN is asked for by name and is not installed.
     TypeError
         When the arrays are of several libraries or dtypes, or a number is not whole.
     ValueError
