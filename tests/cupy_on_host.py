@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import types
+import weakref
 
 import array_api_compat
 import numpy as np
@@ -192,6 +193,18 @@ class Event:
         assert self.recorded
 
 
+class MemoryHook:
+    """What is called whenever memory is taken, between ``with`` and its end."""
+
+    entered = ()
+
+    def __enter__(self):
+        MemoryHook.entered = (self,)
+
+    def __exit__(self, *_):
+        MemoryHook.entered = ()
+
+
 def elementwise(inputs, output, operation, name):
     """An elementwise kernel as CuPy's manual has it: arguments by type and name, ``raw`` ones indexed, i counting."""
     types_of = {"e": "_Float16", "f": "float", "d": "double"}
@@ -248,6 +261,7 @@ class Cupy(types.ModuleType):
 
     def __init__(self):
         super().__init__("cupy")
+        self.used = 0
         for name in dir(np):
             member = getattr(np, name)
             plain = name.startswith("_") or isinstance(member, type | types.ModuleType) or not callable(member)
@@ -267,6 +281,7 @@ class Cupy(types.ModuleType):
             {
                 "Device": Device,
                 "Event": Event,
+                "MemoryHook": MemoryHook,
                 "Stream": Stream,
                 "cublas": types.SimpleNamespace(gemmStridedBatchedEx=self.gemm),
                 "device": self._submodule("cuda.device", {"Device": Device}),
@@ -324,7 +339,15 @@ class Cupy(types.ModuleType):
             raise MemoryError(f"Out of memory allocating {count * dtype.itemsize} bytes")
         whole = np.full(count + 2 * FENCE, 99 if dtype.kind in "iu" else np.nan, dtype)
         self.made.append((whole, whole.tobytes()))
-        return Array(whole[FENCE : FENCE + count].reshape(shape))
+        made = Array(whole[FENCE : FENCE + count].reshape(shape))
+        self.used += made.nbytes
+        weakref.finalize(made, self._freed, made.nbytes)
+        for hook in MemoryHook.entered:
+            hook.malloc_postprocess(device_id=0, size=made.nbytes, mem_size=made.nbytes, mem_ptr=1, pmem_id=1)
+        return made
+
+    def _freed(self, size):
+        self.used -= size
 
     def fences_stand(self):
         """Whether nothing was written beside any array that was made."""
@@ -337,10 +360,12 @@ class Cupy(types.ModuleType):
         return untouched
 
     def get_default_memory_pool(self):
+        """A pool that counts what `empty` has made for as long as it lives."""
+
         def release():
             self.released += 1
 
-        return types.SimpleNamespace(free_bytes=lambda: 24, free_all_blocks=release)
+        return types.SimpleNamespace(free_bytes=lambda: 24, free_all_blocks=release, used_bytes=lambda: self.used)
 
     def RawModule(self, *, code, options, name_expressions):
         assert code in [sources.source(file) for file in sources.FILES] and all(o.startswith("-") for o in options)

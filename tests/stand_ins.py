@@ -126,7 +126,13 @@ def torch():
     return types.SimpleNamespace(
         Tensor=Tensor,
         backends=backends,
-        cuda=types.SimpleNamespace(Event=Event, is_available=lambda: True),
+        cuda=types.SimpleNamespace(
+            Event=Event,
+            is_available=lambda: True,
+            memory_allocated=lambda: 100,
+            max_memory_allocated=lambda: 1100,
+            reset_peak_memory_stats=lambda: None,
+        ),
         float16=np.float16,
         float32=np.float32,
         autograd=types.SimpleNamespace(grad=gradients),

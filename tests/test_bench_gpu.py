@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import sys
 
+import cudnn_on_host
 import cupy_on_host
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ import stand_ins
 from test_bench import STEP, TINY, hasty, loops  # noqa: F401
 
 from xpconv import cli
-from xpconv.bench.contenders import BOTH, FORWARD
-from xpconv.bench.gpu import Chainer, CuDnn, OnCupy
-from xpconv.bench.results import ERRORS, load
+from xpconv.bench import memory
+from xpconv.bench.contenders import BOTH, FORWARD, Contender
+from xpconv.bench.gpu import Chainer, CuDnn, OnCupy, Pool, TorchPool
+from xpconv.bench.results import ERRORS, Result, load
 
 pytestmark = pytest.mark.skipif(cupy_on_host.COMPILER is None, reason="there is no C++ compiler here")
 
@@ -25,7 +27,9 @@ def gpu(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0")
     cupy_on_host.install(monkeypatch)
-    return torch
+    cudnn_on_host.forget()
+    yield torch
+    cudnn_on_host.forget()
 
 
 @pytest.mark.parametrize("precision", ERRORS)
@@ -88,12 +92,14 @@ def test_a_run_from_end_to_end(gpu, hasty, tmp_path, capsys, precision):  # noqa
     [
         (["--precision", "tf32"], "away from a GPU everyone computes in float32"),
         (["--backend", "cupy:0"], "choose the GPU by CUDA_VISIBLE_DEVICES"),
-        (["--backend", "cupy", "--memory"], "leave it out on a GPU"),
+        (["--algorithm", "cudnn"], "algorithm cudnn computes CuPy arrays alone; choose their backend"),
+        (["--backend", "cupy", "--algorithm", "cudnn"], 'cannot be used (stopped): pip install "xpconv[cudnn]"'),
         (["--backend", "cupy", "--against", "book"], "book does not compete on this backend; choose of cudnn, chainer"),
         (["--against", "cudnn"], "cudnn does not compete on this backend"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(gpu, capsys, arguments, words):
+def test_what_cannot_be_compared_is_refused(gpu, monkeypatch, capsys, arguments, words):
+    monkeypatch.setattr(cudnn_on_host.install(monkeypatch), "backend_version", lambda: exec("raise OSError('stopped')"))
     with pytest.raises(SystemExit):
         cli.main(["bench", *arguments])
     assert words in capsys.readouterr().err
@@ -104,6 +110,64 @@ def test_a_pytorch_without_a_gpu_does_not_compete(gpu, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.main(["bench", "--backend", "cupy", "--against", "cudnn"])
     assert "PyTorch cuDNN is not installed: this PyTorch has no GPU" in capsys.readouterr().err
+
+
+def test_cudnn_competes_by_name_and_as_what_auto_takes(gpu, hasty, monkeypatch, tmp_path):  # noqa: F811
+    cudnn_on_host.install(monkeypatch)
+    file = tmp_path / "run.json"
+    asked = ["--precision", "tf32", "--algorithm", "auto", "--algorithm", "cudnn", "--layer", "^5x5", "--rounds", "1"]
+    for switch in ("1", "0"):
+        monkeypatch.setenv("XPCONV_CUDNN", switch)
+        cudnn_on_host.forget()
+        cupy_on_host.cupy.reset()
+        assert cli.main(["bench", "--backend", "cupy", "--against", "cudnn", *asked, "--json", str(file)]) == 0
+        report = load([str(file)])
+        assert {result.contender for result in report.results} == {
+            "xpconv auto cupy tf32",
+            "xpconv cudnn cupy tf32",
+            "PyTorch cuDNN tf32",
+        }
+        assert report.context["versions"]["cuDNN for CuPy"] == "9.0.0"
+        assert bool(cupy_on_host.cupy.launches) == (switch == "0")  # by "auto"
+
+
+class Hungry(Contender):
+    """What keeps 32 MB after its first call, and takes 16 MB in each."""
+
+    name = "hungry"
+
+    def make(self, case, layout):
+        kept = []
+
+        def call():
+            if not kept:
+                kept.append(cupy_on_host.cupy.empty(4 << 20, float))
+            return (cupy_on_host.cupy.empty(2 << 20, float),)
+
+        return {FORWARD: call}
+
+
+@pytest.mark.parametrize(("gauge", "wanted"), [(Pool(), 48 << 20), (TorchPool(), 1000)])
+def test_memory_is_the_peak_of_what_is_given_out(gpu, monkeypatch, gauge, wanted):
+    monkeypatch.setattr(Hungry, "gauge", gauge)
+    result = Result(TINY[0], FORWARD, "hungry", "channels first", [1.0], 0.0)
+    memory.measure([Hungry()], [result])
+    assert result.memory == wanted
+
+
+def test_memory_is_compared(gpu, hasty, tmp_path, capsys):  # noqa: F811
+    arguments = ["bench", "--backend", "cupy", "--layer", "^5x5", "--rounds", "1", "--memory"]
+    assert cli.main([*arguments, "--json", str(tmp_path / "run.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "peak memory above the inputs, MB" in printed
+    _, table = printed.split("Peak memory of xpconv auto cupy above its inputs, over that of each: ")
+    results = load([str(tmp_path / "run.json")]).results
+    least = {(r.contender, r.direction): r.memory for r in sorted(results, key=lambda r: -r.median)}
+    for name in ("PyTorch cuDNN", "Chainer's way"):
+        for direction in (FORWARD, BOTH):
+            (row,) = (line for line in table.splitlines() if line.startswith(name) and f" {direction}  " in line)
+            share = least["xpconv auto cupy", direction] / least[name, direction]
+            assert float(row.split()[-1]) == pytest.approx(share, rel=0.05)
 
 
 def test_networks_are_stepped_in_float32_alone(gpu):

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from xpconv.algorithms import WORKSPACE
-from xpconv.algorithms.selection import ALGORITHMS
+from xpconv.algorithms.selection import ALGORITHMS, BY_KERNELS
 from xpconv.backends import backend
 from xpconv.bench import gpu, growth, measuring, memory
 from xpconv.bench.contenders import Contender, XpConv
 from xpconv.bench.frameworks import AGAINST
 from xpconv.bench.layers import CASES, SETS, Case
-from xpconv.bench.report import MEMORY, Table, context, heading, summary, tables
+from xpconv.bench.report import MEMORY, Table, context, heading, memory_summary, summary, tables
 from xpconv.bench.results import ERRORS, Report, load
 from xpconv.libraries import device_name
 
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option(
         "--algorithm",
         action="append",
-        choices=("auto", *ALGORITHMS),
+        choices=("auto", *BY_KERNELS),
         help="of xpconv (repeatable; the first one is compared with the others; auto if not given)",
     )
     option(
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--precision", default="float32", choices=ERRORS, help="of everyone; another than float32 on a GPU alone")
     option("--rounds", type=int, default=7, metavar="N", help="turns that everyone has (default: 7)")
     option("--threads", type=int, metavar="N", help="for everyone (default: a thread for each processor)")
-    option("--memory", action="store_true", help="measure peaks of memory too, each in a process of its own")
+    option("--memory", action="store_true", help="measure peaks of memory too, on a GPU of its own")
     option("--workspace", type=int, default=WORKSPACE, metavar="BYTES", help="of xpconv's convolutions")
     option("--growth", metavar="FILE", help="time nothing else than how time grows, and draw it")
     option("--json", metavar="FILE", help="keep everything, layer by layer")
@@ -95,8 +95,10 @@ def plan(arguments: argparse.Namespace) -> Plan:
         raise ValueError(f"precision is {arguments.precision!r}; away from a GPU everyone computes in float32")
     if on_gpu and ":" in arguments.backend:
         raise ValueError(f"backend is {arguments.backend!r}; choose the GPU by CUDA_VISIBLE_DEVICES")
-    if on_gpu and arguments.memory:
-        raise ValueError("memory is measured where the processor's is; leave it out on a GPU")
+    asked = dict.fromkeys(arguments.algorithm or ["auto"])
+    alone = [name for name in asked if name != "auto" and name not in ALGORITHMS]
+    if alone and not on_gpu:
+        raise ValueError(f"algorithm {', '.join(alone)} computes CuPy arrays alone; choose their backend")
     try:
         pattern = re.compile(arguments.layer)
     except re.error as error:
@@ -104,7 +106,7 @@ def plan(arguments: argparse.Namespace) -> Plan:
     if arguments.workspace < 1:
         raise ValueError(f"workspace is {arguments.workspace}; give at least 1")
     hero_kind, options = gpu.OnCupy if on_gpu else XpConv, (arguments.backend, arguments.workspace, arguments.precision)
-    heroes = [hero_kind(algorithm, *options) for algorithm in dict.fromkeys(arguments.algorithm or ["auto"])]
+    heroes = [hero_kind(algorithm, *options) for algorithm in asked]
     known = {key: functools.partial(make, arguments.precision) for key, make in gpu.AGAINST.items()}
     others = list(_competitors(arguments.against, known if on_gpu else AGAINST))
     hero, base = heroes[0], others[0]
@@ -134,7 +136,8 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         report = load(arguments.files) if planned is None else planned.report
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         parser.error(str(error))
-    for line in itertools.chain(heading(report), planned.lines() if planned else tables(report), summary(report)):
+    measured = planned.lines() if planned else tables(report)
+    for line in itertools.chain(heading(report), measured, summary(report), memory_summary(report)):
         print(line, flush=True)
         if arguments.json:  # a long run that breaks off shall not have been for nothing
             report.save(arguments.json)

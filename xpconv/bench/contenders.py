@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 import xpconv
-from xpconv.algorithms import WORKSPACE
+from xpconv.algorithms import WORKSPACE, Algorithm
 from xpconv.algorithms.selection import ALGORITHMS
 from xpconv.backends import Backend
 from xpconv.bench import book
@@ -45,6 +45,16 @@ def laid_out(array: Host, order: Sequence[int]) -> Host:
 _place = functools.lru_cache(xpconv.backend)
 
 
+class Gauge(Protocol):
+    """What tells how much memory is taken."""
+
+    def used(self) -> int:
+        """Return the bytes that are taken now."""
+
+    def most(self, call: Call) -> int:
+        """Call, and return the most bytes that were taken meanwhile."""
+
+
 class Contender:
     """One way to compute a case.
 
@@ -55,11 +65,14 @@ class Contender:
         What it multiplies in: "float32", "tf32" or "float16".
     libraries : tuple of str
         What it imports.
+    gauge : Gauge, optional
+        Of the device that it computes on; None for the memory of the process.
     """
 
     name: str
     precision: str = "float32"
     libraries: ClassVar[tuple[str, ...]] = ()
+    gauge: ClassVar[Gauge | None] = None
 
     def versions(self) -> dict[str, str]:
         """Return the version of each library; raise ImportError when one is not installed."""
@@ -92,6 +105,7 @@ class XpConv(Contender):
     backend: str = "numpy"
     workspace: int = WORKSPACE
     precision: str = "float32"
+    ways: ClassVar[Mapping[str, Algorithm]] = ALGORITHMS
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -117,7 +131,7 @@ class XpConv(Contender):
             return ()
         if self.algorithm == "auto":
             return (LAST,) if case.operator in NETWORKS else (LAST, FIRST)
-        able = case.operator == "conv" and ALGORITHMS[self.algorithm].supports(case.window, case.groups)
+        able = case.operator == "conv" and self.ways[self.algorithm].supports(case.window, case.groups)
         return (LAST, FIRST) if able else ()
 
     def make(self, case: Case, layout: str) -> Calls:

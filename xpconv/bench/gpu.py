@@ -8,16 +8,19 @@ from __future__ import annotations
 import importlib
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from xpconv.bench.contenders import BOTH, FIRST, FORWARD, Call, Calls, Contender, XpConv
+from xpconv.algorithms import Algorithm
+from xpconv.algorithms.selection import BY_KERNELS
+from xpconv.bench.contenders import BOTH, FIRST, FORWARD, Call, Calls, Contender, Gauge, XpConv
 from xpconv.bench.frameworks import PyTorch
 from xpconv.bench.layers import NETWORKS, Case
 from xpconv.bench.problems import problem
+from xpconv.cuda import cudnn
 from xpconv.libraries import Array
 
 DRIVER = pathlib.Path("/proc/driver/nvidia/version")
@@ -44,16 +47,56 @@ def on_events(call: Call) -> float:
     return float(cuda.get_elapsed_time(start, stop)) / 1e3
 
 
+class Pool:
+    """The memory that CuPy's pool has given out."""
+
+    def used(self) -> int:
+        """Return the bytes that are out now."""
+        return int(importlib.import_module("cupy").get_default_memory_pool().used_bytes())
+
+    def most(self, call: Call) -> int:
+        """Call, and return the most bytes that were out meanwhile."""
+        used, taken = self.used, [self.used()]
+
+        class Watch(importlib.import_module("cupy").cuda.MemoryHook):  # type: ignore[misc]
+            def malloc_postprocess(self, **_: Any) -> None:
+                taken.append(used())
+
+        with Watch():
+            call()
+        return max(taken)
+
+
+class TorchPool:
+    """The memory that PyTorch's allocator has given out."""
+
+    def used(self) -> int:
+        """Return the bytes that are out now."""
+        return int(importlib.import_module("torch").cuda.memory_allocated())
+
+    def most(self, call: Call) -> int:
+        """Call, and return the most bytes that were out meanwhile."""
+        cuda = importlib.import_module("torch").cuda
+        cuda.reset_peak_memory_stats()
+        call()
+        return int(cuda.max_memory_allocated())
+
+
 @dataclass(frozen=True)
 class OnCupy(XpConv):
     """xpconv on CuPy arrays."""
 
+    gauge: ClassVar[Gauge | None] = Pool()
+    ways: ClassVar[Mapping[str, Algorithm]] = BY_KERNELS
+
     def versions(self) -> dict[str, str]:
-        """Return those of CuPy, CUDA and the driver."""
+        """Return those of CuPy, CUDA, the driver, and a cuDNN that is there for CuPy's arrays."""
         cupy = importlib.import_module("cupy")
         found = {"CuPy": cupy.__version__, "CUDA": str(cupy.cuda.runtime.runtimeGetVersion())}
         if DRIVER.exists():
             found |= {"NVIDIA's driver": " ".join(re.findall(r"\d+\.[\d.]+", DRIVER.read_text())[:1])}
+        if self.algorithm == "cudnn" or cudnn.available():
+            found |= {"cuDNN for CuPy": str(cudnn.library().backend_version_string())}
         return found
 
     def waited(self, *outputs: Any) -> tuple[Any, ...]:
@@ -72,6 +115,7 @@ class CuDnn(PyTorch):
 
     precision: str = "float32"
     device: ClassVar[str] = "cuda"
+    gauge: ClassVar[Gauge | None] = TorchPool()
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -141,6 +185,7 @@ class Chainer(Contender):
 
     precision: str = "float32"
     name: str = "Chainer's way"
+    gauge: ClassVar[Gauge | None] = Pool()
 
     def layouts(self, case: Case) -> tuple[str, ...]:
         """Channels first; it has no groups, no pooling and no TF32."""

@@ -1,7 +1,8 @@
-"""Peak memory of a call: what is resident above what was before the first, inputs included in what was before.
+"""Peak memory of a call: what is taken above what was before the first, inputs included in what was before.
 
-Each measurement has a process of its own, forked from one that has imported all libraries and computed nothing. There
-the allocator gives every larger block back at once, and the kernel is asked to forget earlier peaks.
+On a GPU it is what its allocator has given out. Elsewhere it is what is resident, and each measurement has a process of
+its own, forked from one that has imported all libraries and computed nothing. There the allocator gives every larger
+block back at once, and the kernel is asked to forget earlier peaks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from xpconv.bench.contenders import Contender
+from xpconv.bench.contenders import Call, Contender
 from xpconv.bench.layers import NETWORKS, Case
 from xpconv.bench.results import Result
 
@@ -31,8 +32,35 @@ def measure(contenders: Sequence[Contender], results: Sequence[Result]) -> None:
     context.set_forkserver_preload(["xpconv.bench.frameworks", *libraries])
     for result in results:
         task = by_name[result.contender], result.case, result.layout, result.direction
+        if task[0].gauge is not None:
+            result.memory = peak(*task)
+            continue
         with contextlib.suppress(BrokenProcessPool), ProcessPoolExecutor(1, mp_context=context) as executor:
             result.memory = executor.submit(peak, *task).result()  # or it wanted more than there is
+
+
+class Resident:
+    """The memory of this process that is resident, as the system tells."""
+
+    @staticmethod
+    def known() -> bool:
+        """Whether it does."""
+        return FORGET.exists() and hasattr(ctypes.CDLL(None), "mallopt")
+
+    def __init__(self) -> None:
+        allocator = ctypes.CDLL(None)
+        allocator.mallopt(M_MMAP_THRESHOLD, 1 << 16)
+        allocator.mallopt(M_TRIM_THRESHOLD, 1 << 16)
+
+    def used(self) -> int:
+        """Return the bytes that are resident now."""
+        return _resident("VmRSS")
+
+    def most(self, call: Call) -> int:
+        """Call, and return the most bytes that were resident meanwhile."""
+        FORGET.write_text("5")
+        call()
+        return _resident("VmHWM")
 
 
 def peak(contender: Contender, case: Case, layout: str, direction: str) -> int | None:
@@ -40,18 +68,14 @@ def peak(contender: Contender, case: Case, layout: str, direction: str) -> int |
 
     The first call may compile, and start threads. What it leaves behind counts, for it is kept.
     """
-    allocator = ctypes.CDLL(None)
-    if not FORGET.exists() or not hasattr(allocator, "mallopt"):
+    if contender.gauge is None and not Resident.known():
         return None
-    allocator.mallopt(M_MMAP_THRESHOLD, 1 << 16)
-    allocator.mallopt(M_TRIM_THRESHOLD, 1 << 16)
+    gauge = contender.gauge or Resident()
     contender.make(_small(case), layout)[direction]()  # what a library sets up once is no part of it
     call = contender.make(case, layout)[direction]
-    before = _resident("VmRSS")
+    before = gauge.used()
     call()
-    FORGET.write_text("5")
-    call()
-    return max(0, _resident("VmHWM") - before)
+    return max(0, gauge.most(call) - before)
 
 
 def _small(case: Case) -> Case:

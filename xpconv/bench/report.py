@@ -145,6 +145,20 @@ def summary(report: Report) -> Iterator[str]:
                 yield f"{name:14}{direction}".ljust(14 + len(BOTH)) + f"  {len(chosen):6}  {text}{_rest(chosen)}"
 
 
+def memory_summary(report: Report) -> Iterator[str]:
+    """Give geometric means of the hero's peak of memory over that of each other contender, where both are known."""
+    shares: dict[tuple[str, str], list[float]] = {}
+    for group in report.groups():
+        for name in dict.fromkeys(result.contender for result in group.results if result.contender != report.hero):
+            mine, other = (group.best(contender).memory for contender in (report.hero, name))  # type: ignore[union-attr]
+            if mine and other:
+                shares.setdefault((name, group.direction), []).append(mine / other)
+    if shares:
+        yield f"\nPeak memory of {report.hero} above its inputs, over that of each: geometric means over the layers."
+    for (name, direction), ratios in shares.items():
+        yield f"{name:14}  {direction:{len(BOTH)}}  {len(ratios):6}  {digits(geometric_mean(ratios))}"
+
+
 def _mean(groups: Sequence[Group], contender: str) -> str:
     ratios = medians(groups, contender)
     return digits(geometric_mean(ratios)) if ratios else ""

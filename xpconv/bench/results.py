@@ -33,7 +33,7 @@ class Result:
     waited : float
         Share of the time that threads were ready to run and had no processor.
     memory : int or None
-        Bytes that were resident at the peak of a call above those before the first; None where that is not known.
+        Bytes that were taken at the peak of a call above those before the first; None where that is not known.
     precision : str
         What was multiplied in.
     """
