@@ -131,6 +131,18 @@ def test_cudnn_competes_by_name_and_as_what_auto_takes(gpu, hasty, monkeypatch, 
         assert bool(cupy_on_host.cupy.launches) == (switch == "0")  # by "auto"
 
 
+def test_weights_lie_as_who_computes_would_have_them(gpu, monkeypatch):
+    def orders(algorithm, precision):
+        contender = OnCupy(algorithm, "cupy", precision=precision)
+        return [contender.weight_order(layout, 4) for layout in ("channels last", "channels first")]
+
+    last, first, taps_first = (0, 2, 3, 1), (0, 1, 2, 3), (2, 3, 1, 0)
+    assert orders("auto", "float16") == [taps_first, first]
+    cudnn_on_host.install(monkeypatch)
+    assert orders("cudnn", "float32") == orders("auto", "float16") == [last, first]
+    assert orders("auto", "float32") == orders("direct", "float16") == [taps_first, first]
+
+
 class Hungry(Contender):
     """What keeps 32 MB after its first call, and takes 16 MB in each."""
 

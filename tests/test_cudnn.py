@@ -76,6 +76,12 @@ def test_all_directions(cupy, geometry, batch, counts, bias, dtype, layout):
     assert cupy_on_host.cupy.fences_stand()
 
 
+def test_weights_with_channels_last_are_read_where_they_are(cupy):
+    weight = cupy.asarray(normal(4, 3, 2, 8)).transpose(0, 3, 1, 2)  # (O, C, KH, KW)
+    laid = CuDnn().prepare(weight.transpose(2, 3, 1, 0), Plan(window((5, 5), (3, 2))))
+    assert (laid.shape, laid.data.ptr) == ((4, 3, 2, 8), weight.data.ptr)
+
+
 def test_nothing_is_planned_for_an_empty_batch(cupy):
     x, w = cupy.asarray(normal(0, 3, 7, 7), "float16"), cupy.asarray(normal(4, 3, 3, 3), "float16")
     y, pullback = xpconv.vjp(xpconv.conv, x, w, algorithm="cudnn")

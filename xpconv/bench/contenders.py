@@ -134,15 +134,17 @@ class XpConv(Contender):
         able = case.operator == "conv" and self.ways[self.algorithm].supports(case.window, case.groups)
         return (LAST, FIRST) if able else ()
 
+    def weight_order(self, layout: str, axes: int) -> tuple[int, ...]:
+        """Return the order in which the axes of a weight lie in memory: taps first beside arrays with channels last."""
+        return (*range(2, axes), 1, 0) if layout == LAST and axes > 1 else tuple(range(axes))
+
     def make(self, case: Case, layout: str) -> Calls:
-        """Return both directions; arrays with their channels last in memory have weights with their taps first."""
+        """Return both directions."""
         place, dtype = self.place, "float16" if self.precision == "float16" else "float32"
         if case.operator in NETWORKS:
             return {BOTH: self._step(case, place)}
 
-        def moved(array: Host, *, taps_first: bool = False) -> Any:
-            axes = range(array.ndim)
-            order = (*axes[2:], 1, 0) if taps_first else layout_order(layout, array.ndim)
+        def moved(array: Host, order: Sequence[int]) -> Any:
             buffer = place.asarray(np.ascontiguousarray(array.transpose(order)), dtype)
             return place.xp.permute_dims(buffer, tuple(int(i) for i in np.argsort(order)))
 
@@ -152,8 +154,8 @@ class XpConv(Contender):
             options |= {"algorithm": self.algorithm, "workspace": self.workspace}
             options |= {"precision": "tf32"} if self.precision == "tf32" else {}
         x, *weights = given.arrays
-        x, dy = moved(x), moved(given.dy)
-        weights = [moved(w, taps_first=layout == LAST and w.ndim > 1) for w in weights]
+        x, dy = (moved(array, layout_order(layout, array.ndim)) for array in (x, given.dy))
+        weights = [moved(w, self.weight_order(layout, w.ndim)) for w in weights]
         frozen = [xpconv.freeze(w) for w in weights]
 
         def forward() -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from xpconv.algorithms import Algorithm
 from xpconv.algorithms.selection import BY_KERNELS
-from xpconv.bench.contenders import BOTH, FIRST, FORWARD, Call, Calls, Contender, Gauge, XpConv
+from xpconv.bench.contenders import BOTH, FIRST, FORWARD, Call, Calls, Contender, Gauge, XpConv, layout_order
 from xpconv.bench.frameworks import PyTorch
 from xpconv.bench.layers import NETWORKS, Case
 from xpconv.bench.problems import problem
@@ -98,6 +98,12 @@ class OnCupy(XpConv):
         if self.algorithm == "cudnn" or cudnn.available():
             found |= {"cuDNN for CuPy": str(cudnn.library().backend_version_string())}
         return found
+
+    def weight_order(self, layout: str, axes: int) -> tuple[int, ...]:
+        """Return the order in which the axes of a weight lie in memory: for cuDNN as PyTorch has them."""
+        unasked = self.algorithm == "auto" and self.precision != "float32" and cudnn.available()
+        by_cudnn = self.algorithm == "cudnn" or unasked
+        return layout_order(layout, axes) if by_cudnn else super().weight_order(layout, axes)
 
     def waited(self, *outputs: Any) -> tuple[Any, ...]:
         """Give the outputs, for which nobody waits."""
