@@ -142,6 +142,11 @@ class Window:
         return math.prod(self.kernel)
 
     @cached_property
+    def strided(self) -> bool:
+        """Whether windows move by more than one element along an axis."""
+        return any(axis.stride > 1 for axis in self.axes)
+
+    @cached_property
     def overlapping(self) -> bool:
         """Whether neighbouring windows may share an element."""
         return any(axis.output > 1 and axis.extent > axis.stride for axis in self.axes)

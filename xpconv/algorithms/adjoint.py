@@ -22,14 +22,15 @@ def input_gradient(algorithm: str, dy: Array, weight: Array, plan: Plan, bias: A
     """
     xp, window, axes = namespace_of(dy), plan.window, len(plan.window.axes)
     shape = (dy.shape[0], *window.size, weight.shape[-2] * plan.groups)
-    several = any(span.stride > 1 for span in window.axes)
-    part = plan if several else replace(plan, window=Window(tuple(next(axis.phases()).axis for axis in window.axes)))
-    way = choose(algorithm, dy, shape[-1], part)
+    only = plan
+    if not window.strided:
+        only = replace(plan, window=Window(tuple(next(axis.phases()).axis for axis in window.axes)))
+    way = choose(algorithm, dy, shape[-1], only)
     if isinstance(way, Adjoining) and way.adjoins(window):
         return way.input_gradient(dy, weight, plan, bias)
     turned = xp.flip(exchanged(weight, plan.groups), axis=tuple(range(axes)))
-    if not several:
-        return way.convolve(dy, turned, bias, part)
+    if not window.strided:
+        return way.convolve(dy, turned, bias, only)
     phases = list(itertools.product(*(axis.phases() for axis in window.axes)))
     met = [phase for phase in phases if all(part.axis.kernel for part in phase)]
     make = xp.empty if len(met) == len(phases) else xp.zeros  # the other elements lie between the windows

@@ -25,6 +25,10 @@ class Depthwise:
         """Whatever the window."""
         return True
 
+    def adjoins(self, window: Window) -> bool:
+        """Whether the windows' stride would make several convolutions of the gradient."""
+        return window.strided
+
     def prepare(self, weight: Host, plan: Plan) -> Host:
         """(*kernel, 1, C) to (taps, C)."""
         return np.ascontiguousarray(weight).reshape(-1, weight.shape[-1])

@@ -28,7 +28,7 @@ class Lowering:
 
     def adjoins(self, window: Window) -> bool:
         """Whether the windows' stride would make several convolutions of the gradient."""
-        return any(axis.stride > 1 for axis in window.axes)
+        return window.strided
 
     def prepare(self, weight: Array, plan: Plan) -> Array:
         """(*kernel, C/G, O) to (G, taps*C/G, O/G)."""
