@@ -164,6 +164,16 @@ def test_one_compiled_function_serves_many_arrays(jax):
             assert_close(found, wanted, like=like)
 
 
+@pytest.mark.parametrize("algorithm", ["direct", "winograd", "fft"])
+def test_what_a_trace_makes_of_a_constant_weight_stays_in_the_trace(jax, algorithm):
+    x, weight = normal(1, 2, 7, 8), normal(3, 2, 3, 3)
+    wanted = xpconv.conv(x, weight, algorithm=algorithm)
+    constants = [jax.numpy.asarray(array) for array in (x, weight)]
+    found = jax.jit(lambda factor: factor * xpconv.conv(*constants, algorithm=algorithm))(2.0)
+    assert_close(found, 2 * wanted, like=constants[0])
+    assert_close(xpconv.conv(*constants, algorithm=algorithm), wanted, like=constants[0])
+
+
 def test_labels_out_of_range_give_nan_where_they_cannot_be_looked_at(jax):
     x, t = jax.numpy.asarray(normal(3, 4)), jax.numpy.asarray([0, 4, 1])
     assert np.isnan(jax.jit(xpconv.softmax_cross_entropy)(x, t))

@@ -101,7 +101,7 @@ def conv(
     plan = Plan(windows, groups, whole_number("workspace", workspace, least=1), known(precision))
 
     last, kernel = channels_last(x), taps_first(weight)
-    kept = immutable(weight)
+    kept = immutable(kernel)  # which a trace makes its own, of a weight that is a constant in it
     way = choose(algorithm, last, filters, plan, cached=kept)
     prepared = remembered(weight, (way, groups), lambda: way.prepare(kernel, plan)) if kept else None
     y = way.convolve(last, kernel, bias, plan, prepared)
