@@ -192,11 +192,14 @@ def test_auto_takes_winograd_where_it_pays(monkeypatch):
 
 def test_a_blas_without_a_small_kernel_gives_the_same(monkeypatch):
     x, weight, bias = arrays(((3, 8, 12, 12), (64, 8, 3, 3)))
-    wanted = ref.conv(x, weight, bias, pad=1)
-    for limit in (0, 20_000, 1_000_000):
+    y = ref.conv(x, weight, bias, pad=1)
+    wanted = y, *ref.conv_gradients(y, x, weight, pad=1)
+    for limit in (0, 2_000, 20_000, 1_000_000):
         monkeypatch.setattr(products, "small_product", lambda limit=limit: limit)
         for algorithm in ("direct", "winograd"):
-            assert_close(xpconv.conv(x, weight, bias, pad=1, algorithm=algorithm), wanted, atol=1e-9)
+            found, pullback = xpconv.vjp(xpconv.conv, x, weight, bias, pad=1, algorithm=algorithm)
+            for array, expected in zip((found, *pullback(y)), wanted, strict=True):
+                assert_close(array, expected, rtol=1e-9, atol=1e-8)
 
 
 @pytest.mark.parametrize(

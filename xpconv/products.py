@@ -40,6 +40,13 @@ def settled(x: Array) -> Array:
     """Return the array lying in memory in the order of its axes, where a library lets that be said."""
     if not isinstance(x, np.ndarray) or x.flags.c_contiguous:
         return x
+    if x.ndim > 1 and x.strides[-1] > x.itemsize:
+        # Neighbours that lie far apart share few places of a cache: they are brought together before they are turned.
+        order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
+        if order[-1] != x.ndim - 1:
+            together = empty([x.shape[axis] for axis in order], x.dtype)
+            step(copied, x.transpose(order), together)
+            x = together.transpose(_inverse(tuple(order)))
     y = empty(x.shape, x.dtype)
     step(copied, x, y)
     return y
@@ -83,8 +90,18 @@ def product(
     shape = (*b.shape[:-2], a.shape[0], b.shape[-1])
     if place is None:
         place = empty(shape if order is None else [shape[i] for i in order], b.dtype)
-    step(np.matmul, a, b, place if order is None else place.transpose(_inverse(order)))
+    step(np.matmul, a, *_narrow(a, b, place if order is None else place.transpose(_inverse(order))))
     return place
+
+
+def _narrow(a: Array, b: Array, y: Array) -> tuple[Array, Array]:
+    """Cut the columns of a wide product, (..., K, N) and (..., M, N), into stacks of such as stay small."""
+    columns = b.shape[-1]
+    most = small_product() // a.size
+    parts = next((n for n in range(-(-columns // most), 65) if columns % n == 0), 1) if most and columns > most else 1
+    if parts == 1:
+        return b, y
+    return tuple(c.reshape(*c.shape[:-1], parts, -1).swapaxes(-2, -3) for c in (b, y))
 
 
 @functools.lru_cache(maxsize=256)
