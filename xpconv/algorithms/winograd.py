@@ -35,6 +35,7 @@ TILES = 56  # that a band takes at least: all filters are read once for each ban
 BLOCK = 64  # filters that a task takes where it takes all tiles
 
 Filters = tuple[EllipsisType, slice]
+Channels = tuple[EllipsisType, slice, slice]
 
 
 @dataclass(frozen=True)
@@ -108,24 +109,27 @@ class Winograd:
             dplaces = transformed(dy[band.images, elements, ...], matrices.outputs.T, part)  # (T, P, O)
             return summed(places, dplaces)
 
-        def taps(dfilters: Array) -> Array:
-            """(T, C, o) to (*kernel, C, o)."""
-            width, inverse = dfilters.shape[-1], nested(matrices.filters.T, len(window.axes))
-            made = product(inverse, xp.reshape(settled(dfilters), (-1, channels * width)))
-            return xp.reshape(made, (*window.kernel, channels, width))
+        def taps(dfilters: Array, place: Array | None) -> Array:
+            """(T, c, O) to (*kernel, c, O)."""
+            flat = xp.reshape(dfilters, (dfilters.shape[0], -1))
+            inverse = nested(matrices.filters.T, len(window.axes))
+            made = product(inverse, flat, place=None if place is None else place.reshape(-1, flat.shape[1]))
+            return xp.reshape(made, (*window.kernel, -1, filters)) if place is None else place
 
-        def some_filters(where: Filters, _: Array | None) -> Array:
-            return taps(summed(places, dplaces[where]))
+        def some_channels(where: Channels, place: Array | None) -> Array:
+            return taps(summed(places[where[:-1]], dplaces), place)
 
-        shape, cuts = (*window.kernel, channels, filters), pieces(x, filters, BLOCK // 2)
+        # Gradients of some channels lie in rows as long as there are filters, those of some filters would not.
+        shape = (*window.kernel, channels, filters)
+        cuts: list[Channels] = [(*where, slice(None)) for where in pieces(x, channels, BLOCK // 2)]
         if self._fewer_tiles(x, min(channels, filters), plan):
             places = self._places(x, matrices.inputs, tiles, plan)
             dplaces = self._places(dy, matrices.outputs.T, outputs, plan)
-            return assemble(x, shape, cuts, some_filters, moving=())
+            return assemble(x, shape, cuts, some_channels, moving=())
         # A band adds up a whole gradient, so it should have as many numbers of its own.
         least = max(TILES, channels * filters // (channels + filters))
         dfilters = total(x, self._bands(x, tiles, filters, plan, least), some_tiles, moving=(x, dy))
-        return assemble(x, shape, cuts, lambda where, _: taps(dfilters[where]), moving=())
+        return assemble(x, shape, cuts, lambda where, place: taps(dfilters[where], place), moving=())
 
     def _tiles(self, window: Window) -> Window:
         """Tiles of the input as windows."""
