@@ -176,6 +176,9 @@ class Stream:
     def synchronize(self):
         pass
 
+    def is_capturing(self):
+        return False
+
     def record(self):
         return self
 

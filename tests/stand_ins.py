@@ -25,6 +25,15 @@ class Tensor(np.ndarray):
         assert device == "cuda"
         return self.astype(dtype).view(Tensor)  # as its axes lie
 
+    def detach(self):
+        return self
+
+    def cpu(self):
+        return self
+
+    def numpy(self):
+        return self.view(np.ndarray)
+
     def copy_(self, other):
         assert self.shape == other.shape
         self[...] = other

@@ -39,7 +39,7 @@ def cupy(monkeypatch):
     waited = []
 
     def current_stream(index):
-        return types.SimpleNamespace(synchronize=lambda: waited.append(index))
+        return types.SimpleNamespace(is_capturing=lambda: module.capturing, synchronize=lambda: waited.append(index))
 
     def properties(index):
         return {"name": f"GPU number {index}".encode()}
@@ -60,6 +60,7 @@ def cupy(monkeypatch):
         ),
         lib=types.SimpleNamespace(stride_tricks=types.SimpleNamespace(as_strided=as_strided)),
         waited=waited,
+        capturing=False,
     )
     monkeypatch.setitem(sys.modules, "cupy", module)
     return module
@@ -68,7 +69,7 @@ def cupy(monkeypatch):
 @pytest.fixture
 def torch(monkeypatch):
     """PyTorch with one GPU and one differentiable function at a time: y, and what backward makes of its gradient."""
-    waited, state = [], types.SimpleNamespace(enabled=True)
+    waited, state = [], types.SimpleNamespace(enabled=True, capturing=False)
 
     def device(flag):
         kind, _, index = flag.partition(":")
@@ -104,7 +105,11 @@ def torch(monkeypatch):
     module = types.SimpleNamespace(
         Tensor=of_module("torch", **members),
         autograd=types.SimpleNamespace(Function=Function),
-        cuda=types.SimpleNamespace(get_device_name=lambda device: "a GPU", synchronize=waited.append),
+        cuda=types.SimpleNamespace(
+            get_device_name=lambda device: "a GPU",
+            is_current_stream_capturing=lambda: state.capturing,
+            synchronize=waited.append,
+        ),
         device=device,
         get_default_device=lambda: "cuda:0",
         is_grad_enabled=lambda: state.enabled,
@@ -129,7 +134,9 @@ def jax(monkeypatch):
 
     def array(platform):
         place, waited = types.SimpleNamespace(platform=platform), []
-        return module.Array(device=place, waited=waited, block_until_ready=lambda: waited.append(platform))
+        made = module.Array(device=place, waited=waited)
+        made.block_until_ready = lambda: waited.append(platform) or made
+        return made
 
     config = types.SimpleNamespace(jax_enable_x64=False)
     config.update = lambda name, value: setattr(config, name, value)
@@ -185,16 +192,23 @@ def test_what_is_on_a_gpu_is_not_looked_at(cupy, torch, jax):
 
 
 def test_waiting_is_for_the_device_of_the_array(cupy, torch, jax):
-    synchronize(cupy.array(normal(3), 0))
+    assert synchronize(cupy.array(normal(3), 0))
     assert cupy.waited == [0]
-    synchronize(torch.tensor(normal(3)))
+    assert synchronize(torch.tensor(normal(3)))
     assert torch.waited == []
     array = torch.tensor(normal(3), "cuda")
-    synchronize(array)
+    assert synchronize(array)
     assert torch.waited == [array.device]
     array = jax.array("gpu")
-    synchronize(array)
+    assert synchronize(array)
     assert array.waited == ["gpu"]
+
+
+def test_work_that_is_only_noted_is_not_waited_for(cupy, torch):
+    cupy.capturing = torch.state.capturing = True
+    assert not synchronize(cupy.array(normal(3)))
+    assert not synchronize(torch.tensor(normal(3), "cuda"))
+    assert cupy.waited == torch.waited == []
 
 
 def test_a_dtype_that_was_narrowed_on_the_way_is_said():

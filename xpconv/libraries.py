@@ -115,8 +115,6 @@ def namespace_of(array: Array) -> Any:
 
 def to_numpy(array: Array) -> np.ndarray[Any, Any]:
     """Copy an array of any library and device to the host, as a NumPy array of the same dtype and shape."""
-    if array_api_compat.is_numpy_array(array):
-        return np.array(array)
     if array_api_compat.is_cupy_array(array):
         return np.asarray(array.get())
     if array_api_compat.is_torch_array(array):
@@ -165,14 +163,17 @@ def never_changes(array: Array) -> bool:
     return array_api_compat.is_jax_array(array) and not type(array).__name__.endswith("Tracer")
 
 
-def synchronize(array: Array) -> None:
-    """Wait until the work that gives `array` is done, for a clock on the host to mean anything."""
+def synchronize(array: Array) -> bool:
+    """Wait until the work that gives `array` is done, for a clock to mean anything; False where work is only noted."""
     if array_api_compat.is_cupy_array(array):
-        sys.modules["cupy"].cuda.get_current_stream(array.device.id).synchronize()
-    elif array_api_compat.is_torch_array(array) and array.device.type == "cuda":
-        sys.modules["torch"].cuda.synchronize(array.device)
-    elif array_api_compat.is_jax_array(array):
-        array.block_until_ready()
+        stream = sys.modules["cupy"].cuda.get_current_stream(array.device.id)
+        return not stream.is_capturing() and stream.synchronize() is None
+    if array_api_compat.is_torch_array(array) and array.device.type == "cuda":
+        cuda = sys.modules["torch"].cuda
+        return not cuda.is_current_stream_capturing() and cuda.synchronize(array.device) is None
+    if array_api_compat.is_jax_array(array):
+        return not type(array).__name__.endswith("Tracer") and array.block_until_ready() is not None
+    return True
 
 
 def transport(like: Array) -> tuple[Callable[[np.ndarray[Any, Any]], Any], Callable[[Any], Array]]:
