@@ -71,6 +71,8 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
     ["compiled", "cuda.cudnn", "cuda.depthwise"],
     ["cuda"],
     ["algorithms.selection", "fusions", "testing"],
+    ["algorithms.choices"],
+    ["algorithms.tuning"],
     ["algorithms.adjoint", "testing.plugin"],
     ["ops", "ops.*"],
     ["layers.layer"],

@@ -4,6 +4,7 @@ The arrays decide where the work happens: NumPy on the CPU, CuPy on a CUDA GPU, 
 of the standard.
 """
 
+from xpconv.algorithms.tuning import tune, untune
 from xpconv.backends import Backend, backend
 from xpconv.convnets import DeepConvNet, SimpleConvNet
 from xpconv.frozen import freeze
@@ -156,6 +157,8 @@ __all__ = [
     "softmax_cross_entropy",
     "tanh",
     "to_numpy",
+    "tune",
     "unfold",
+    "untune",
     "vjp",
 ]

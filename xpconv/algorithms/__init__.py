@@ -1,4 +1,4 @@
-"""Several ways to compute one convolution: rooms of equal rank behind one door, chosen by name or by a model.
+"""Several ways to compute one convolution: rooms of equal rank behind one door, chosen by name, a model or a clock.
 
 Arrays are channels-last in here: x (N, *size, C), weight (*kernel, C/G, O), y (N, *output, O). Every algorithm says
 what it supports and computes two things, the convolution and the gradient of its weight. The gradient of its input is

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from array_api_compat import device
 
-from xpconv.algorithms import Adjoining, Plan
-from xpconv.algorithms.selection import choose
+from xpconv.algorithms import Adjoining, Algorithm, Plan
+from xpconv.algorithms.tuning import way_to_adjoin, way_to_convolve, way_to_correlate
 from xpconv.execution import filled, put
 from xpconv.libraries import Array, namespace_of
 from xpconv.windows import Phase, Window
@@ -25,26 +25,29 @@ def input_gradient(algorithm: str, dy: Array, weight: Array, plan: Plan, bias: A
     only = plan
     if not window.strided:
         only = replace(plan, window=Window(tuple(next(axis.phases()).axis for axis in window.axes)))
-    way = choose(algorithm, dy, shape[-1], only)
-    if isinstance(way, Adjoining) and way.adjoins(window):
-        return way.input_gradient(dy, weight, plan, bias)
-    turned = xp.flip(exchanged(weight, plan.groups), axis=tuple(range(axes)))
-    if not window.strided:
-        return way.convolve(dy, turned, bias, only)
-    phases = list(itertools.product(*(axis.phases() for axis in window.axes)))
-    met = [phase for phase in phases if all(part.axis.kernel for part in phase)]
-    make = xp.empty if len(met) == len(phases) else xp.zeros  # the other elements lie between the windows
-    dx = make(shape, dtype=dy.dtype, device=device(dy))
-    dx = dx if bias is None or len(met) == len(phases) else dx + bias
-    parts = [_Part(algorithm, dy, turned, phase, plan) for phase in met]
 
-    def fill(dx: Array, images: slice) -> Array:
-        for part in parts:
-            share = part.way.convolve(dy[images, ...], part.weight, bias, part.plan, part.prepared)
-            dx = put(dx, (images, *part.elements), share)
-        return dx
+    def by(way: Algorithm) -> Array:
+        if isinstance(way, Adjoining) and way.adjoins(window):
+            return way.input_gradient(dy, weight, plan, bias)
+        turned = xp.flip(exchanged(weight, plan.groups), axis=tuple(range(axes)))
+        if not window.strided:
+            return way.convolve(dy, turned, bias, only)
+        phases = list(itertools.product(*(axis.phases() for axis in window.axes)))
+        met = [phase for phase in phases if all(part.axis.kernel for part in phase)]
+        make = xp.empty if len(met) == len(phases) else xp.zeros  # the other elements lie between the windows
+        dx = make(shape, dtype=dy.dtype, device=device(dy))
+        dx = dx if bias is None or len(met) == len(phases) else dx + bias
+        parts = [_Part(algorithm, dy, turned, phase, plan) for phase in met]
 
-    return filled(dx, fill)
+        def fill(dx: Array, images: slice) -> Array:
+            for part in parts:
+                share = part.way.convolve(dy[images, ...], part.weight, bias, part.plan, part.prepared)
+                dx = put(dx, (images, *part.elements), share)
+            return dx
+
+        return filled(dx, fill)
+
+    return by(way_to_adjoin(algorithm, dy, shape[-1], only, by))
 
 
 class _Part:
@@ -55,18 +58,18 @@ class _Part:
         self.elements = tuple(part.elements for part in phase)
         self.weight = turned[*taps, ...]
         self.plan = replace(plan, window=Window(tuple(part.axis for part in phase)))
-        self.way = choose(algorithm, dy, turned.shape[-1], self.plan)
+        self.way = way_to_convolve(algorithm, dy, self.weight, None, self.plan)
         self.prepared = self.way.prepare(self.weight, self.plan)
 
 
 def convolve(algorithm: str, x: Array, weight: Array, bias: Array | None, plan: Plan) -> Array:
     """Convolve once, by the algorithm that suits: (N, *size, C) and (*kernel, C/G, O) to (N, *output, O)."""
-    return choose(algorithm, x, weight.shape[-1], plan).convolve(x, weight, bias, plan)
+    return way_to_convolve(algorithm, x, weight, bias, plan).convolve(x, weight, bias, plan)
 
 
 def weight_gradient(algorithm: str, x: Array, dy: Array, plan: Plan) -> Array:
     """Correlate the input with dy, by the algorithm that suits: to (*kernel, C/G, O)."""
-    return choose(algorithm, x, dy.shape[-1], plan).weight_gradient(x, dy, plan)
+    return way_to_correlate(algorithm, x, dy, plan).weight_gradient(x, dy, plan)
 
 
 def exchanged(weight: Array, groups: int) -> Array:

@@ -7,7 +7,8 @@ from typing import Any
 
 from xpconv.algorithms import WORKSPACE, Plan
 from xpconv.algorithms.adjoint import convolve, input_gradient, weight_gradient
-from xpconv.algorithms.selection import choose, named
+from xpconv.algorithms.selection import named
+from xpconv.algorithms.tuning import way_to_convolve
 from xpconv.arrays import conjugate, namespace, one_dtype, shaped, spatial_axes
 from xpconv.broadcasting import total_like
 from xpconv.cuda import serves
@@ -80,7 +81,7 @@ def conv(
     -----
     In float32 on a CPU the largest error that "auto" makes, in standard deviations of what it computes (the result or a
     gradient, of independent random numbers), is at most 5e-5 where Winograd's way is taken, 2e-5 of the direct way and
-    5e-6 of the others.
+    5e-6 of the others. What "auto" takes depends on shapes, dtype and library alone, unless `xpconv.tune` has measured.
 
     References
     ----------
@@ -102,7 +103,7 @@ def conv(
 
     last, kernel = channels_last(x), taps_first(weight)
     kept = immutable(kernel)  # which a trace makes its own, of a weight that is a constant in it
-    way = choose(algorithm, last, filters, plan, cached=kept)
+    way = way_to_convolve(algorithm, last, kernel, bias, plan, cached=kept)
     prepared = remembered(weight, (way, groups), lambda: way.prepare(kernel, plan)) if kept else None
     y = way.convolve(last, kernel, bias, plan, prepared)
 
