@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import importlib
 import json
 import math
 import subprocess
@@ -429,7 +430,75 @@ def test_a_picture_marks_everyone_else(hasty, tmp_path, algorithms):
     picture = tmp_path / "run.svg"  # where each text stands as a comment beside its outlines
     arguments = ["--against", "book", "--layer", "^3x3 3-4", "--rounds", "1", "--plot", str(picture)]
     assert cli.main(["bench", *arguments, *(f"--algorithm={name}" for name in algorithms)]) == 0
-    assert ("<!-- xpconv direct -->" in picture.read_text()) == ("direct" in algorithms)
+    assert ("<!-- xpconv direct " in picture.read_text()) == ("direct" in algorithms)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """A function that draws a report and returns the figure and its panels."""
+    pytest.importorskip("matplotlib")
+    plots = importlib.import_module("xpconv.bench.plots")
+    figures = []
+    monkeypatch.setattr(plots.Figure, "savefig", lambda figure, path, **_: figures.append(figure))
+
+    def draw(report):
+        plots.plot(report, "picture.png")
+        return figures[-1], figures[-1].axes
+
+    return draw
+
+
+def bars(panel):
+    """Row, end, colour and opacity of every bar."""
+    colors = importlib.import_module("matplotlib.colors")
+    return [
+        (round(b.get_y() + b.get_height() / 2), b.get_x() + b.get_width(), colors.to_hex(b.get_fc()), b.get_alpha())
+        for b in panel.patches
+    ]
+
+
+def test_a_picture_shows_where_it_wins_and_loses(drawn, two_layers):
+    plots = importlib.import_module("xpconv.bench.plots")
+    figure, (panel,) = drawn(two_layers)
+    assert panel.get_xscale() == "log"
+    labels = [label.get_text() for label in panel.get_yticklabels()]
+    assert labels == ["book", "3x3 3-4 @7  2 times", "5x5/2 3-5 @8"]  # each as often as its network has it
+    assert bars(panel) == [(1, pytest.approx(4), plots.FASTER, 1), (2, pytest.approx(0.5), plots.SLOWER, 1)]
+    written = {text.get_text(): round(text.get_position()[1]) for text in panel.texts}
+    assert written == {"1.41": 0, "faster in 1 of 2": 0, "4.00": 1, "0.50": 2}
+    assert panel.get_title() == "forward\ngeometric mean 1.41, faster in 1 of 2"
+    spreads = [list(line.get_xdata()) for line in panel.lines if line.get_linestyle() == "-"]
+    assert [3, 5] in [pytest.approx(spread) for spread in spreads]
+    (mean,) = (line for line in panel.lines if line.get_linestyle() == "--")
+    assert mean.get_xdata() == pytest.approx([2**0.5] * 2)
+    (mark,) = (line for line in panel.lines if line.get_marker() in plots.MARKS)
+    assert (mark.get_label(), *mark.get_xdata(), *mark.get_ydata()) == ("other 2.00", pytest.approx(2), 1)
+    caption = figure.get_supxlabel().replace("\n", " ")
+    assert "a BLAS, 2 threads, float32, today" in caption
+    assert "hero channels last in 2; base channels first in 1, channels last in 1" in caption
+    assert figure.get_suptitle() == "hero: times as fast as base"
+
+
+def test_a_picture_has_both_directions_side_by_side_and_names_a_gpu(drawn, two_layers):
+    two_layers.results += [dataclasses.replace(r, direction=BOTH) for r in two_layers.results[:4]]
+    two_layers.context |= {"device": "a GPU", "precision": "tf32"}
+    figure, (first, second) = drawn(two_layers)
+    assert [panel.get_title().partition("\n")[0] for panel in (first, second)] == [FORWARD, BOTH]
+    assert first.get_xlim() == second.get_xlim()
+    assert [y for y, *_ in bars(second)] == [1]
+    assert second.get_legend() is None  # there is nobody else
+    assert figure.get_supxlabel().startswith("a GPU, tf32, today")
+
+
+def test_a_picture_does_not_make_a_win_of_chance_or_of_a_mistake(drawn, two_layers):
+    plots = importlib.import_module("xpconv.bench.plots")
+    two_layers.results[0].seconds = [11.0, 10.0, 11.5, 13.0, 14.0]  # of 12
+    two_layers.results[5].error = math.nan
+    _, (panel,) = drawn(two_layers)
+    (_, end, color, alpha), (_, _, wrong, _) = bars(panel)
+    assert (end, color, alpha) == (pytest.approx(12 / 11.5), plots.FASTER, plots.PALE)
+    assert wrong == plots.WRONG
+    assert "WRONG" in [text.get_text() for text in panel.texts]
 
 
 def test_a_plot_says_what_it_needs(monkeypatch, capsys):

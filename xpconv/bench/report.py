@@ -14,7 +14,7 @@ import numpy as np
 import xpconv
 from xpconv.bench.contenders import BOTH, FORWARD, Contender
 from xpconv.bench.layers import Case
-from xpconv.bench.results import Group, Report, Result, geometric_mean, medians
+from xpconv.bench.results import Group, Report, Result, digits, geometric_mean, medians
 from xpconv.blas import openblas
 
 MEMORY = "peak memory above the inputs, MB"
@@ -101,11 +101,6 @@ class Table:
     @staticmethod
     def _label(case: Case) -> str:
         return case.name + (f"  {case.count} times" if case.count > 1 else "")
-
-
-def digits(ratio: float) -> str:
-    """Write a ratio with two or three digits."""
-    return f"{ratio:.{2 if ratio < 10 else 1}f}" if ratio >= 0.1 else f"{ratio:.3f}"
 
 
 def tables(report: Report) -> Iterator[str]:

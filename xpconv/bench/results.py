@@ -159,3 +159,8 @@ def medians(groups: Iterable[Group], contender: str) -> list[float]:
 def geometric_mean(ratios: Iterable[float]) -> float:
     """Return the geometric mean of at least one ratio."""
     return math.exp(statistics.fmean(map(math.log, ratios)))
+
+
+def digits(ratio: float) -> str:
+    """Write a ratio with two or three digits."""
+    return f"{ratio:.{2 if ratio < 10 else 1}f}" if ratio >= 0.1 else f"{ratio:.3f}"
