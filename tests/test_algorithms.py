@@ -149,6 +149,18 @@ def test_bands_of_any_size_give_the_same(monkeypatch, cache, kernel, stride, gro
             assert_close(got, host, like=make(x), atol=1e-10)
 
 
+@pytest.mark.parametrize("algorithm", ["auto", "direct", "fft", "winograd", "depthwise"])
+@pytest.mark.parametrize("size", [(401,), (19, 17), (7, 6, 5)], ids=len)
+def test_bands_of_any_number_of_axes_get_their_bias(monkeypatch, algorithm, size):
+    """Of one axis the bands are parts of what is otherwise a whole row."""
+    monkeypatch.setattr(execution, "TASK", 1 << 10)
+    monkeypatch.setattr(execution, "ALONE", 0)
+    groups = 4 if algorithm == "depthwise" else 1
+    x, weight, bias = arrays(((2, 4, *size), (8, 4 // groups, *(3 for _ in size))))
+    y = xpconv.conv(x, weight, bias, pad=1, groups=groups, algorithm=algorithm)
+    assert_close(y, ref.conv(x, weight, bias, pad=1, groups=groups))
+
+
 @pytest.mark.parametrize("layout", list(itertools.permutations(range(4))), ids=str)
 def test_any_layout_in_memory_gives_the_same(layout):
     rng = np.random.default_rng(0)

@@ -141,6 +141,11 @@ class Window:
         """Taps of one window."""
         return math.prod(self.kernel)
 
+    @property
+    def row(self) -> int:
+        """How many neighbouring windows a part has at least: those along the last axis, where only the first is cut."""
+        return self.output[-1] if len(self.axes) > 1 else 1
+
     @cached_property
     def strided(self) -> bool:
         """Whether windows move by more than one element along an axis."""

@@ -34,7 +34,7 @@ class Depthwise:
         """Sum over the taps and channels of every window: (N, *size, C) to (N, *output, O)."""
         xp, window, filters = namespace_of(x), plan.window, weight.shape[-1]
         numbers = self.prepare(weight, plan) if prepared is None else prepared
-        numbers = along(numbers, 2, window.output[-1])  # a row of windows, which multiplies faster than one by one
+        numbers = along(numbers, 2, window.row)  # a row of windows, which multiplies faster than one by one
 
         def block(band: Band, place: Array | None) -> Array:
             elements, part = window.part(band.rows.start, band.rows.stop)

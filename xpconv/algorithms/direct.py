@@ -54,7 +54,7 @@ class Direct:
         laid = self.prepare(weight, plan) if prepared is None else prepared
         in_views = groups == 1 and _in_views(x, window)
         if bias is not None:
-            bias = along(xp.reshape(bias, (1, filters)), 0, window.output[-1])  # (OW, O): long rows add up faster
+            bias = along(xp.reshape(bias, (1, filters)), 0, window.row)  # (OW, O): long rows add up faster
 
         def block(band: Band, place: Array | None) -> Array:
             elements, part = window.part(band.rows.start, band.rows.stop)

@@ -115,7 +115,7 @@ class Fft:
             kept[key] = self._spectra(weight, tiling, groups)
         laid = kept[key]
         if bias is not None:
-            bias = along(xp.reshape(bias, (1, filters)), 0, window.output[-1])  # (OW, O): long rows add up faster
+            bias = along(xp.reshape(bias, (1, filters)), 0, window.row)  # (OW, O): long rows add up faster
 
         def block(band: Band, place: Array | None) -> Array:
             elements, part = tiling.inputs.part(*_rows(tiling, band))
