@@ -251,23 +251,23 @@ def task(kernel=3, axes=2, groups=1, channels=16, dtype="float32", library="nump
 @pytest.mark.parametrize(
     ("given", "names"),
     [
-        (task(), {"direct", "winograd", "winograd2", "fft"}),
-        (task(axes=1), {"direct", "winograd", "winograd2", "fft"}),
-        (task(axes=3), {"direct", "winograd2", "fft"}),
-        (task(kernel=5), {"direct", "fft"}),
-        (task(kernel=1), {"direct"}),
-        (task(groups=16), {"direct", "fft", "depthwise"}),
-        (task(groups=2), {"direct", "fft", "depthwise"}),
-        (task(groups=2, channels=32), {"direct", "fft"}),
-        (task(groups=16, dtype="float64"), {"direct", "depthwise"}),
-        (task(library="cupy 14 and cuDNN"), {"direct", "winograd", "winograd2", "fft", "cudnn"}),
-        (task(library="cupy 14 and cuDNN", dtype="bfloat16"), {"direct", "cudnn"}),
-        (task(library="cupy 14 and cuDNN", dtype="float64"), {"direct"}),
+        ({}, "direct winograd winograd2 fft"),
+        (dict(axes=1), "direct winograd winograd2 fft"),
+        (dict(axes=3), "direct winograd2 fft"),
+        (dict(kernel=5), "direct fft"),
+        (dict(kernel=1), "direct"),
+        (dict(groups=16), "direct fft depthwise"),
+        (dict(groups=2), "direct fft depthwise"),
+        (dict(groups=2, channels=32), "direct fft"),
+        (dict(groups=16, dtype="float64"), "direct depthwise"),
+        (dict(library="cupy 14 and cuDNN"), "direct winograd winograd2 fft cudnn"),
+        (dict(library="cupy 14 and cuDNN", dtype="bfloat16"), "direct cudnn"),
+        (dict(library="cupy 14 and cuDNN", dtype="float64"), "direct"),
     ],
     ids=str,
 )
 def test_who_is_tried(given, names):
-    assert set(candidates(given)) == names
+    assert set(candidates(task(**given))) == set(names.split())
 
 
 # --- Files
