@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter
 from types import MappingProxyType
+from typing import Any
 
 from array_api_compat import device
 
@@ -130,8 +131,8 @@ def _fastest(
 ) -> Algorithm:
     """Return the algorithm that is kept for a task, or found now, or the model's."""
     ways = rooms(x, filters, plan.groups)
-    dtype = str(x.dtype).rpartition(".")[2]
-    task = Task(work, _library(x, ways), _device(device(x)), dtype, tuple(x.shape), filters, plan, lanes())
+    where = _library(x, ways), _device(device(x)), _dtype(namespace_of(x), x.dtype)
+    task = Task(work, *where, tuple(x.shape), filters, plan, lanes())
     kept = _kept.get(task)
     if kept is not None:
         return ways[kept]
@@ -164,6 +165,7 @@ def measured(trials: Mapping[str, Callable[[], Call]], usual: str) -> str:
     began = perf_counter()
     for turn in range(ROUNDS[1]):
         for name in calls if turn % 2 else reversed(calls):
+            synchronize(calls[name]())  # wakes threads, fills caches
             start = perf_counter()
             synchronize(calls[name]())
             seconds[name].append(perf_counter() - start)
@@ -194,6 +196,12 @@ def _library(x: Array, ways: Mapping[str, Algorithm]) -> str:
 
 
 _device = functools.lru_cache(device_name)
+
+
+@functools.lru_cache
+def _dtype(xp: Any, dtype: Any) -> str:
+    """Name a dtype of a library without the library's name."""
+    return str(dtype).rpartition(".")[2]
 
 
 def _in_child() -> None:
