@@ -126,9 +126,9 @@ def test_optimizers_step_on_the_entered_device(monkeypatch):
     monkeypatch.setattr(optimizers, "on_device", lambda array: place)
 
     class Watching(xpconv.SGD):
-        def step(self, name, p, g):
+        def step(self, name, p, g, lr):
             seen.append(place.entered)
-            return super().step(name, p, g)
+            return super().step(name, p, g, lr)
 
     params = {"W": np.ones(2)}
     Watching(1.0).update(params, {"W": np.ones(2)})

@@ -14,8 +14,9 @@ penalty ``weight_decay/2 * sum(p*p)`` on the loss.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
 from array_api_compat import array_namespace
@@ -23,6 +24,9 @@ from array_api_compat import array_namespace
 from xpconv.arrays import accumulation_dtype, namespace, one_dtype, shaped
 from xpconv.hyperparameters import number
 from xpconv.libraries import Array, on_device
+from xpconv.recording import fed, replaced
+
+MASTER = "{} in float32"
 
 
 class Optimizer:
@@ -67,9 +71,9 @@ class Optimizer:
             xp = namespace(**pair)
             one_dtype(xp, "real floating", **({word: g} if g.dtype == accumulation_dtype(xp, p.dtype) else pair))
             shaped(word, g, tuple(p.shape), f"the shape of {name}")
-        for name, g in grads.items():
-            with on_device(g):
-                params[name] = self._stepped(name, params[name], g)
+        for name, numbers in self._numbered({name: self.master(name, params[name]) for name in grads}):
+            with on_device(grads[name]):
+                params[name] = replaced(params[name], self._stepped(name, params[name], grads[name], *numbers))
 
     def master(self, name: str, p: Array) -> Array:
         """Return what a parameter is the rounding of, in float32: the one that is not narrower is its own.
@@ -78,25 +82,40 @@ class Optimizer:
         """
         xp = array_namespace(p)
         wide = xp.astype(p, accumulation_dtype(xp, p.dtype), copy=False)
-        kept = self.state.get(_master(name))
+        kept = self.state.get(MASTER.format(name))
         return wide if kept is None else xp.where(xp.astype(kept, p.dtype) == p, kept, wide)
 
-    def _stepped(self, name: str, p: Array, g: Array) -> Array:
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """Return the numbers that `decayed` takes of this step of a parameter: those that the next may have other."""
+        return (self.lr,)
+
+    def decayed(self, p: Array, g: Array, *numbers: Any) -> tuple[Any, ...]:
+        """Return a parameter and its gradient after the decay, and numbers, for the step to be taken with."""
+        return (p, g + self.weight_decay * p if self.weight_decay else g, *numbers)
+
+    def step(self, name: str, p: Array, g: Array, lr: float) -> Array:
+        """Return the next value of one parameter, and remember under its name what the rule remembers.
+
+        The numbers are floats, or arrays of no axes where steps are recorded. What is remembered goes through
+        `xpconv.recording.replaced` for that.
+        """
+        raise NotImplementedError
+
+    def _numbered(self, params: Mapping[str, Array]) -> Iterator[tuple[str, Any]]:
+        """Give every name the numbers of its step, which are made together for all parameters of one dtype."""
+        for dtype in {p.dtype: None for p in params.values()}:
+            names = [name for name, p in params.items() if p.dtype == dtype]
+            make = functools.partial(lambda these: [self.numbers(name) for name in these], names)
+            yield from zip(names, fed(make, params[names[0]]), strict=True)
+
+    def _stepped(self, name: str, p: Array, g: Array, *numbers: Any) -> Array:
         """Return the next value of one parameter, and remember its master where that is another."""
-        xp, wide = array_namespace(p), self.master(name, p)
-        new = self.step(name, *self.decayed(wide, xp.astype(g, wide.dtype, copy=False)))
+        xp, wide, key = array_namespace(p), self.master(name, p), MASTER.format(name)
+        new = self.step(name, *self.decayed(wide, xp.astype(g, wide.dtype, copy=False), *numbers))
         if wide.dtype == p.dtype:
             return new
-        self.state[_master(name)] = new
+        self.state[key] = replaced(self.state.get(key), new)
         return xp.astype(new, p.dtype)
-
-    def decayed(self, p: Array, g: Array) -> tuple[Array, Array]:
-        """Return a parameter and its gradient after the decay, for the step to be taken with."""
-        return (p, g + self.weight_decay * p) if self.weight_decay else (p, g)
-
-    def step(self, name: str, p: Array, g: Array) -> Array:
-        """Return the next value of one parameter, and remember under its name what the rule remembers."""
-        raise NotImplementedError
 
 
 class SGD(Optimizer):
@@ -114,9 +133,9 @@ class SGD(Optimizer):
     def __init__(self, lr: float = 0.01, *, weight_decay: float = 0.0) -> None:
         super().__init__(lr, weight_decay)
 
-    def step(self, name: str, p: Array, g: Array) -> Array:
+    def step(self, name: str, p: Array, g: Array, lr: float) -> Array:
         """Return the next value of one parameter."""
-        return p - self.lr * g
+        return p - lr * g
 
 
 class Momentum(Optimizer):
@@ -141,17 +160,17 @@ class Momentum(Optimizer):
         super().__init__(lr, weight_decay)
         self.momentum = number("momentum", momentum, below=1)
 
-    def velocity(self, name: str, g: Array) -> Array:
+    def velocity(self, name: str, g: Array, lr: float) -> Array:
         """Return the velocity after this gradient, and remember it."""
-        v = -self.lr * g
-        if name in self.state:
-            v = v + self.momentum * self.state[name]
-        self.state[name] = v
+        v, before = -lr * g, self.state.get(name)
+        if before is not None:
+            v = v + self.momentum * before
+        self.state[name] = replaced(before, v)
         return v
 
-    def step(self, name: str, p: Array, g: Array) -> Array:
+    def step(self, name: str, p: Array, g: Array, lr: float) -> Array:
         """Return the next value of one parameter."""
-        return p + self.velocity(name, g)
+        return p + self.velocity(name, g, lr)
 
 
 class Nesterov(Momentum):
@@ -171,9 +190,9 @@ class Nesterov(Momentum):
     Bengio, Boulanger-Lewandowski and Pascanu, "Advances in optimizing recurrent networks" (2012), equations 6 and 7.
     """
 
-    def step(self, name: str, p: Array, g: Array) -> Array:
+    def step(self, name: str, p: Array, g: Array, lr: float) -> Array:
         """Return the next value of one parameter."""
-        return p + self.momentum * self.velocity(name, g) - self.lr * g
+        return p + self.momentum * self.velocity(name, g, lr) - lr * g
 
 
 class AdaGrad(Optimizer):
@@ -198,10 +217,10 @@ class AdaGrad(Optimizer):
         """Return what the squares of the gradients add up to."""
         return self.state[name] + g * g if name in self.state else g * g
 
-    def step(self, name: str, p: Array, g: Array) -> Array:
+    def step(self, name: str, p: Array, g: Array, lr: float) -> Array:
         """Return the next value of one parameter."""
-        h = self.state[name] = self.squares(name, g)
-        return p - self.lr * g / (array_namespace(h).sqrt(h) + self.eps)
+        h = self.state[name] = replaced(self.state.get(name), self.squares(name, g))
+        return p - lr * g / (array_namespace(h).sqrt(h) + self.eps)
 
 
 class RMSProp(AdaGrad):
@@ -253,30 +272,25 @@ class Adam(Optimizer):
     """
 
     def __init__(
-        self,
-        lr: float = 0.001,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        *,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, *, eps: float = 1e-8, weight_decay: float = 0
     ) -> None:
         super().__init__(lr, weight_decay)
         self.beta1, self.beta2 = number("beta1", beta1, below=1), number("beta2", beta2, below=1)
         self.eps = number("eps", eps)
 
-    def step(self, name: str, p: Array, g: Array) -> Array:
-        """Return the next value of one parameter."""
-        t, m, v = self.state.get(name, (0, None, None))
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """Return rate and eps of this step, which is counted."""
+        t, *means = self.state.get(name, (0, None, None))
         t += 1
-        m = (1 - self.beta1) * g if m is None else m + (1 - self.beta1) * (g - m)
-        v = (1 - self.beta2) * (g * g) if v is None else self.beta2 * v + (1 - self.beta2) * (g * g)
-        self.state[name] = t, m, v
+        self.state[name] = t, *means
         # Both corrections as one number: the arrays are gone over less often.
         root = math.sqrt(1 - self.beta2**t)
-        rate = self.lr * root / (1 - self.beta1**t)
-        return p - rate * m / (array_namespace(v).sqrt(v) + self.eps * root)
+        return self.lr * root / (1 - self.beta1**t), self.eps * root
 
-
-def _master(name: str) -> str:
-    return f"{name} in float32"
+    def step(self, name: str, p: Array, g: Array, rate: float, eps: float = 0.0) -> Array:
+        """Return the next value of one parameter."""
+        t, m, v = self.state[name]
+        new_m = (1 - self.beta1) * g if m is None else m + (1 - self.beta1) * (g - m)
+        new_v = (1 - self.beta2) * (g * g) if v is None else self.beta2 * v + (1 - self.beta2) * (g * g)
+        self.state[name] = t, replaced(m, new_m), replaced(v, new_v)
+        return p - rate * new_m / (array_namespace(new_v).sqrt(new_v) + eps)

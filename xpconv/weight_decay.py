@@ -11,14 +11,20 @@ the schedule alone; here, as in PyTorch, with the learning rate.
 
 from __future__ import annotations
 
+from typing import Any
+
 from xpconv.libraries import Array
 from xpconv.optimizers import Adam, Momentum, Optimizer
 
 
 class _Decoupled(Optimizer):
-    def decayed(self, p: Array, g: Array) -> tuple[Array, Array]:
-        """Return the parameter, shrunk, and its gradient as it was."""
-        return p - self.lr * self.weight_decay * p, g
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """Return the share that the decay takes of the parameter, and the numbers of the rule."""
+        return self.lr * self.weight_decay, *super().numbers(name)
+
+    def decayed(self, p: Array, g: Array, share: float, *numbers: Any) -> tuple[Any, ...]:
+        """Return the parameter, shrunk, its gradient as it was, and the numbers of the rule."""
+        return p - share * p, g, *numbers
 
 
 class SGDW(_Decoupled, Momentum):

@@ -11,6 +11,7 @@ from xpconv.layers.layer import ready
 from xpconv.libraries import Array, Pullback
 from xpconv.operators import vjp
 from xpconv.ops.losses import binary_cross_entropy_with_logits, mean_squared_error, nll_loss, softmax_cross_entropy
+from xpconv.recording import fed
 
 
 class Loss:
@@ -58,8 +59,8 @@ class Loss:
         ValueError
             When `forward` was not called before.
         """
-        pullback = ready(self, self._pullback)
-        return pullback(namespace(loss=self.loss).ones_like(self.loss) * dout * self.scale)[0]
+        pullback, scale = ready(self, self._pullback), fed(lambda: self.scale, self.loss)
+        return pullback(namespace(loss=self.loss).ones_like(self.loss) * dout * scale)[0]
 
 
 class SoftmaxWithLoss(Loss):

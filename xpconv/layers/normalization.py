@@ -9,6 +9,7 @@ from xpconv.libraries import Array, Pullback
 from xpconv.operators import vjp
 from xpconv.ops.local_response import local_response_norm
 from xpconv.ops.normalization import batch_norm, group_norm, instance_norm, layer_norm
+from xpconv.recording import replaced
 from xpconv.shards import Shard
 
 
@@ -72,8 +73,9 @@ class BatchNormalization(_Scaled):
         (y, mean, var), pullback = vjp(
             self.op, x, self.gamma, self.beta, eps=self.eps, return_statistics=True, shard=self.shard
         )
-        self.running_mean = self.momentum * self.running_mean + (1 - self.momentum) * mean
-        self.running_var = self.momentum * self.running_var + (1 - self.momentum) * var
+        for name, found in (("running_mean", mean), ("running_var", var)):
+            old = getattr(self, name)
+            setattr(self, name, replaced(old, self.momentum * old + (1 - self.momentum) * found))
         return y, pullback
 
 

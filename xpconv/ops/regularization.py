@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from array_api_compat import device
 
 from xpconv.arrays import namespace, one_dtype
 from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator
+from xpconv.recording import fed
 from xpconv.shards import Shard
 
 
@@ -59,9 +62,12 @@ def dropout(
         return x * (1 - ratio), lambda dy: (dy * (1 - ratio),)
     if not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng is a {type(rng).__name__}; give a numpy.random.Generator")
-    if shard is None:
-        drawn = rng.random(tuple(x.shape), dtype=np.float32)
-    else:
-        drawn = rng.random((shard.samples, *x.shape[1:]), dtype=np.float32)[shard.start : shard.stop]
-    kept = xp.asarray(drawn >= ratio, device=device(x))
+    shape = tuple(x.shape)
+
+    def draw() -> Any:
+        if shard is None:
+            return rng.random(shape, dtype=np.float32) >= ratio
+        return rng.random((shard.samples, *shape[1:]), dtype=np.float32)[shard.start : shard.stop] >= ratio
+
+    kept = xp.asarray(fed(draw, x), device=device(x))
     return xp.where(kept, x, 0), lambda dy: (xp.where(kept, dy, 0),)
