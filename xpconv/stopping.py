@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+from array_api_compat import array_namespace
+
 from xpconv.libraries import Array
 from xpconv.sources import Samples, placed
 from xpconv.training import Callback, Trainer
@@ -65,7 +67,8 @@ class EarlyStopping(Callback):
         with trainer.evaluating():
             accuracy = trainer.network.accuracy(*self._samples, batch_size=trainer.batch_size)
             if accuracy > self.best:
-                self.best, self.waited, self.weights = accuracy, 0, dict(trainer.network.state)
+                self.best, self.waited = accuracy, 0
+                self.weights = {name: _copied(array) for name, array in trainer.network.state.items()}
             else:
                 self.waited += 1
         if self.waited == self.patience:
@@ -75,3 +78,7 @@ class EarlyStopping(Callback):
     def evaluating(self, trainer: Trainer) -> contextlib.AbstractContextManager[object]:
         """Return a context in which the network, once its training is over, has the best epoch's weights."""
         return trainer.network.holding(self.weights if self.over else {})
+
+
+def _copied(array: Array) -> Array:
+    return array_namespace(array).asarray(array, copy=True)
