@@ -70,6 +70,7 @@ def arguments():
     option("--checkpoint", metavar="DIR", help="keep the last three states of the training there")
     option("--checkpoint-every", metavar="STEPS", type=int, help="how often; without it after each epoch")
     option("--resume", action="store_true", help="go on from the last whole checkpoint in DIR, where there is one")
+    option("--graphs", action="store_true", help="take the steps as CUDA graphs, on one GPU with CuPy")
     option("--quiet", action="store_true", help="show no progress")
     parser.set_defaults(**RECIPES[parser.parse_known_args()[0].data])
     return parser.parse_args()
@@ -141,6 +142,7 @@ def prepare(args, ranks):
         schedule=warmup(SCHEDULES[args.schedule], args.warmup),
         rng=rng,
         callbacks=callbacks,
+        graphs=args.graphs,
     )
     if not trainer.leads:  # it takes over what the one that leads resumes from, and says nothing
         return trainer, test

@@ -7,6 +7,7 @@ from its manual: memory column by column, with leading dimensions and strides, a
 ``PYTHONPATH=tests python -m pytest -p cupy_on_host --backend cupy`` runs any tests on it.
 """
 
+import contextlib
 import ctypes
 import functools
 import math
@@ -24,7 +25,7 @@ import array_api_compat
 import numpy as np
 import pytest
 
-from xpconv.cuda import runtime, sources
+from xpconv.cuda import graphs, runtime, sources
 
 FENCE = 64  # numbers
 
@@ -54,8 +55,10 @@ def on_arrays(function):
 
     @functools.wraps(function)
     def call(*given, **options):
+        hosts, named = [host_of(value) for value in given], {name: host_of(value) for name, value in options.items()}
         with np.errstate(all="ignore"):
-            return wrapped(function(*map(host_of, given), **{name: host_of(value) for name, value in options.items()}))
+            result = function(*hosts, **named)
+        return wrapped(result) if Capture.now is None else Capture.now.result(function, hosts, named, result)
 
     return call
 
@@ -100,7 +103,7 @@ class Array(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
         if out is not None:
-            getattr(ufunc, method)(*map(host_of, inputs), out=tuple(map(host_of, out)), **options)
+            done(lambda *hosts, to: getattr(ufunc, method)(*hosts, out=to, **options), inputs, {"to": out})
             return out[0]
         return on_arrays(getattr(ufunc, method))(*inputs, **options)
 
@@ -111,14 +114,20 @@ class Array(np.lib.mixins.NDArrayOperatorsMixin):
         return len(self._host)
 
     def __getitem__(self, where):
-        return Array(np.asarray(self._host[host_of(where)]))
+        part = self._host[host_of(where)]
+        if Capture.now is not None and isinstance(part, np.ndarray) and not np.may_share_memory(part, self._host):
+            return on_arrays(operator.getitem)(self, where)
+        if isinstance(part, np.generic):  # of CuPy's arrays it is a view
+            part = self._host[(*where, ...) if isinstance(where, tuple) else (where, ...)]
+        return Array(part)
 
     def __setitem__(self, where, value):
-        self._host[host_of(where)] = host_of(value)
+        done(lambda to, value: operator.setitem(to, host_of(where), value), (self, value))
 
     def get(self):
         """The host's copy."""
         Array.reads += 1
+        refused_in_capture("D2H transfers are disallowed")
         return self._host.copy()
 
     def __bool__(self):
@@ -164,17 +173,30 @@ class Device:
 
 
 class Stream:
-    """A stream, on which everything is done at once."""
+    """A stream, on which everything is done at once, unless it is captured."""
 
     ptr = 11
 
-    def __init__(self, **_):
-        pass
+    def __init__(self, non_blocking=False):
+        self.non_blocking = non_blocking
 
-    __enter__, __exit__ = Device.__enter__, Device.__exit__
+    def __enter__(self):
+        cupy.streams.append(self)
+        return self
+
+    def __exit__(self, *_):
+        assert cupy.streams.pop() is self
+
+    def begin_capture(self):
+        assert self.non_blocking and cupy.streams[-1] is self and cupy.pools
+        Capture.now = Capture(cupy.pools[-1])
+
+    def end_capture(self):
+        capture, Capture.now = Capture.now, None
+        return capture
 
     def synchronize(self):
-        pass
+        refused_in_capture("synchronize is disallowed")
 
     def is_capturing(self):
         return False
@@ -184,6 +206,145 @@ class Stream:
 
     def wait_event(self, event):
         pass
+
+
+def refused_in_capture(reason):
+    if Capture.now is not None:
+        raise RuntimeError(f"the current stream is capturing: {reason}")
+
+
+def done(function, given, options=None):
+    """Do what writes to arrays or, in a capture, write it down alone."""
+    hosts, named = [host_of(value) for value in given], {n: host_of(value) for n, value in (options or {}).items()}
+    if Capture.now is not None:
+        return Capture.now.note(function, hosts, named)
+    with np.errstate(all="ignore"):
+        return function(*hosts, **named)
+
+
+class MemoryPool:
+    """Memory that is given out again as soon as it is free, which on a GPU is while work on it is still to be done."""
+
+    def __init__(self):
+        self.blocks, self.unused = [], {}
+
+    def malloc(self, size):
+        raise NotImplementedError
+
+    def array(self, like):
+        """An array of this form, with no numbers in it yet; its memory is kept when it goes."""
+        size = max(1, like.nbytes)
+        free = self.unused.setdefault(size, [])
+        block = free.pop() if free else bytearray(size)
+        self.blocks.append(block)
+        owner = np.frombuffer(block, np.uint8)
+        owner[...] = 255
+        weakref.finalize(owner, free.append, block)
+        order = sorted(range(like.ndim), key=lambda axis: -like.strides[axis])
+        laid = owner[: like.nbytes].view(like.dtype).reshape([like.shape[axis] for axis in order])
+        return laid.transpose(np.argsort(order))
+
+    def owns(self, array):
+        owner = owner_of(array).base
+        owner = owner.obj if isinstance(owner, memoryview) else owner
+        return any(owner is block for block in self.blocks)
+
+
+def owner_of(array):
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+class Place:
+    """Where an array lies, which may be gone before work on it is done; then that is an error."""
+
+    def __init__(self, array, pool):
+        self.at, self.form = array.ctypes.data, (array.shape, array.dtype, array.strides)
+        self.owner = None if pool.owns(array) else weakref.ref(owner_of(array))
+
+    def array(self):
+        assert self.owner is None or self.owner() is not None, "captured work is done on memory that is gone"
+        shape, dtype, strides = self.form
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        last = sum((n - 1) * step for n, step in zip(shape, strides, strict=True) if step > 0) + dtype.itemsize
+        first = sum((n - 1) * step for n, step in zip(shape, strides, strict=True) if step < 0)
+        memory = (ctypes.c_byte * (last - first)).from_address(self.at + first)
+        return np.ndarray(shape, dtype, memory, -first, strides)
+
+
+class Capture:
+    """Work that was written down, and is done on the same memory by each launch."""
+
+    now = None
+
+    def __init__(self, pool):
+        self._pool, self.work = weakref.ref(pool), []
+
+    @property
+    def pool(self):
+        pool = self._pool()
+        assert pool is not None, "captured work is done on memory that was given back"
+        return pool
+
+    def placed(self, value):
+        if isinstance(value, np.ndarray):
+            return Place(value, self.pool)
+        return type(value)(map(self.placed, value)) if isinstance(value, tuple | list) else value
+
+    def note(self, function, hosts, named):
+        """Write down what is to be done; nothing has happened to any array yet."""
+        self.work.append((function, self.placed(hosts), {n: self.placed(value) for n, value in named.items()}))
+
+    def result(self, function, hosts, named, found):
+        """What stands for a result: a view of what was given as it is, anything else without its numbers."""
+        given = [array for array in flat((hosts, list(named.values()))) if isinstance(array, np.ndarray)]
+        hosts, named = self.placed(hosts), {n: self.placed(value) for n, value in named.items()}
+
+        def standing(part):
+            if isinstance(part, tuple | list):
+                return type(part)(map(standing, part))
+            if not isinstance(part, np.ndarray | np.generic):
+                return part
+            part = np.asarray(part)
+            if part.size and any(np.may_share_memory(part, array) for array in given):
+                return part
+            return self.pool.array(part)
+
+        result = standing(found)
+        if any(isinstance(part, np.ndarray) and self.pool.owns(part) for part in flat((result,))):
+            self.work.append((copying(function), (self.placed(result), hosts), named))
+        return wrapped(result)
+
+    def launch(self):
+        cupy.graphs += 1
+        assert self.pool
+        before = list(cupy.products)
+        with np.errstate(all="ignore"):
+            for function, hosts, named in self.work:
+                function(*(laid(value) for value in hosts), **{name: laid(value) for name, value in named.items()})
+        cupy.products = before  # they were asked for when they were written down
+
+
+def laid(value):
+    if isinstance(value, Place):
+        return value.array()
+    return type(value)(map(laid, value)) if isinstance(value, tuple | list) else value
+
+
+def flat(tree):
+    for part in tree:
+        yield from flat(part) if isinstance(part, tuple | list) else (part,)
+
+
+def copying(function):
+    def run(to, hosts, **named):
+        for place, found in zip(flat((to,)), flat((function(*hosts, **named),)), strict=True):
+            if isinstance(place, np.ndarray) and not np.may_share_memory(place, np.asarray(found)):
+                place[...] = found
+
+    return run
 
 
 class Event:
@@ -286,11 +447,18 @@ class Cupy(types.ModuleType):
                 "Event": Event,
                 "MemoryHook": MemoryHook,
                 "Stream": Stream,
-                "cublas": types.SimpleNamespace(gemmStridedBatchedEx=self.gemm),
+                "cublas": types.SimpleNamespace(
+                    gemmStridedBatchedEx=self.eager_gemm,
+                    create=lambda: 7,
+                    destroy=lambda handle: None,
+                    setStream=lambda handle, stream: refused_in_capture("setStream"),
+                ),
                 "device": self._submodule("cuda.device", {"Device": Device}),
                 "get_cublas_handle": lambda: 7,
                 "get_elapsed_time": lambda start, stop: stop.recorded - start.recorded,
-                "get_current_stream": lambda *_: Stream(),
+                "get_current_stream": lambda *_: self.streams[-1],
+                "MemoryPool": MemoryPool,
+                "using_allocator": self.using_allocator,
                 "runtime": types.SimpleNamespace(
                     memGetInfo=lambda: (1000, 2000),
                     getDeviceCount=lambda: 1,
@@ -314,6 +482,12 @@ class Cupy(types.ModuleType):
         vars(module).update(members)
         return module
 
+    @contextlib.contextmanager
+    def using_allocator(self, allocator):
+        self.pools.append(allocator.__self__)
+        yield
+        self.pools.pop()
+
     def modules(self):
         """The module and those in it, by name."""
         inside = (self.cuda, self.cuda.device, self.linalg, self.fft, self.cupyx, self.special)
@@ -322,13 +496,17 @@ class Cupy(types.ModuleType):
     def reset(self):
         """Forget what was done."""
         self.launches, self.products, self.sent, self.made = [], [], [], []
-        self.released, self.room = 0, math.inf
+        self.released, self.room, self.graphs = 0, math.inf, 0
+        self.streams, self.pools = [Stream()], []
         Array.reads = 0
 
     def asarray(self, array, dtype=None, order=None, copy=None):
         """From the host too, which is where arrays come from; `sent` has their shapes."""
         if not isinstance(array, Array):
+            refused_in_capture("H2D transfers are disallowed")
             self.sent.append(np.shape(array))
+        elif Capture.now is not None:
+            return on_arrays(np.asarray)(array, dtype, order=order, copy=copy)
         return Array(np.asarray(array._host if isinstance(array, Array) else array, dtype, order=order, copy=copy))
 
     def array(self, array, dtype=None, copy=True):
@@ -340,6 +518,8 @@ class Cupy(types.ModuleType):
         count = math.prod(shape)
         if count * dtype.itemsize > self.room:
             raise MemoryError(f"Out of memory allocating {count * dtype.itemsize} bytes")
+        if Capture.now is not None:
+            return Array(Capture.now.pool.array(np.empty(shape, dtype)))
         whole = np.full(count + 2 * FENCE, 99 if dtype.kind in "iu" else np.nan, dtype)
         self.made.append((whole, whole.tobytes()))
         made = Array(whole[FENCE : FENCE + count].reshape(shape))
@@ -381,12 +561,28 @@ class Cupy(types.ModuleType):
             def launch(grid, block, arguments):
                 self.launches.append(name)
                 values = [by_value(argument) for argument in arguments]
-                pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-                function(grid[0], block[0], pointers)
+
+                def run(*arrays):
+                    pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+                    function(grid[0], block[0], pointers)
+
+                done(run, [argument for argument in arguments if isinstance(argument, Array)])
 
             return launch
 
         return types.SimpleNamespace(get_function=get_function)
+
+    def eager_gemm(self, handle, *given):
+        refused_in_capture("cuBLAS is not called")
+        self.gemm(handle, *given)
+
+    def captured_gemm(self, handle, *given):
+        """What cuBLAS does when it is asked past CuPy: the factors are taken at once, the matrices at each launch."""
+        assert len(given) + 1 == len(graphs.SIGNATURE) and Capture.now is not None
+        factors = {place: np.array((ctypes.c_byte * 16).from_address(given[place])) for place in (5, 14)}
+        given = [factors[place].ctypes.data if place in factors else part for place, part in enumerate(given)]
+        Capture.now.work.append((lambda *_, kept=factors: self.gemm(handle, *given), (), {}))
+        return 0
 
     def gemm(self, handle, *given):
         """C = alpha op(A) op(B) + beta C for a stack of matrices, as cuBLAS's manual says it."""
@@ -418,6 +614,16 @@ class Cupy(types.ModuleType):
         out[...] = product if factors[1] == 0 else product + factors[1] * out.astype(wide)
 
 
+class Library:
+    """A function of a library that ctypes has loaded."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, *arguments):
+        return self.function(*arguments)
+
+
 KINDS = {0: "f4", 1: "f8", 2: "f2", 4: "c8", 5: "c16", 14: "bfloat16"}  # by cudaDataType
 
 
@@ -444,6 +650,9 @@ def install(monkeypatch):
         _namespace.update({n: m for n, m in sys.modules.items() if f"{n}.".startswith("array_api_compat.cupy.")})
     monkeypatch.setattr(array_api_compat, "cupy", _namespace["array_api_compat.cupy"], raising=False)
     runtime._kernel.cache_clear()
+    library = types.SimpleNamespace(cublasGemmStridedBatchedEx=Library(cupy.captured_gemm))
+    library.cublasSetWorkspace_v2 = lambda handle, place, size: 0
+    monkeypatch.setattr(graphs, "_library", lambda: library)
     cupy.reset()
     return cupy
 

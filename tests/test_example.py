@@ -165,6 +165,7 @@ def test_curves_are_drawn_again_while_it_trains(tmp_path, monkeypatch):
         (["--warmup", "1"], "share is 1.0; give a number of at least 0 and below 1"),
         (["--weight-decay", "-1"], "weight_decay is -1.0"),
         (["--seed", "-1"], "seed is -1"),
+        (["--graphs"], "graphs is True, but the parameters are no arrays of CuPy's"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_status_2(call, arguments, words):

@@ -63,6 +63,8 @@ class DataParallel(Trainer):
         acting = [callback for callback in callbacks if self.leads or not callback.looks_on]
         super().__init__(network, optimizer, train, test, callbacks=acting, **options)
         if ranks.count > 1:
+            if options.get("graphs"):
+                raise ValueError("graphs is True, but several processes train together; leave it out")
             _share(network.last_layer, 1.0)
             self.parts = Parts(self.source, ranks)
             self.source = self.parts

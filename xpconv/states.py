@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,6 +58,15 @@ def join(tree: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
     axes = tree[_AXES]
     laid = np.array(arrays[tree[_ARRAY]].transpose(axes), order="C")
     return laid.transpose(sorted(range(len(axes)), key=axes.__getitem__))
+
+
+def leaves(tree: Any) -> Iterator[Any]:
+    """Yield the arrays of a tree."""
+    if isinstance(tree, Mapping | list | tuple):
+        for branch in tree.values() if isinstance(tree, Mapping) else tree:
+            yield from leaves(branch)
+    elif hasattr(tree, "dtype"):
+        yield tree
 
 
 def moved(tree: Any, like: Array) -> Any:

@@ -11,13 +11,15 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from xpconv.cuda.runtime import takes_kernels
 from xpconv.history import History
 from xpconv.libraries import Array, synchronize, to_numpy
 from xpconv.networks import Network, beside
 from xpconv.optimizers import Optimizer
+from xpconv.replaying import Replayed, Work
 from xpconv.schedules import Schedule
 from xpconv.sources import InMemory, Samples, Source, placed
-from xpconv.states import moved
+from xpconv.states import leaves, moved
 from xpconv.weights import check_fit
 from xpconv.windows import whole_number
 
@@ -97,6 +99,10 @@ class Trainer:
         How many of the images trained on tell the accuracy on them, the same ones after each epoch.
     callbacks : sequence of Callback
         What else takes part, in the order in which it does.
+    graphs : bool
+        Whether to take the steps by two CUDA graphs: one up to the gradients, and after the callbacks one that updates.
+        From the third step on the weights, the gradients, and what the optimizer remembers are then the same arrays at
+        each step: who keeps them must copy them. Layers, the loss and the optimizer keep to `xpconv.recording`.
 
     Attributes
     ----------
@@ -130,6 +136,7 @@ class Trainer:
         schedule: Schedule | None = None,
         sample: int = 1000,
         callbacks: Sequence[Callback] = (),
+        graphs: bool = False,
     ) -> None:
         if not network.params:
             raise ValueError("the network has no parameters; there is nothing to train")
@@ -148,6 +155,14 @@ class Trainer:
         self.batch: tuple[Array, Array] | None = None
         self.stopped = False
         self._history, self._losses, self._since = History(), list[Array](), 0.0
+        self._gradient: Work = lambda batch: self.gradient(batch["x"], batch["t"])
+        self._update: Work = lambda grads: self.optimizer.update(self.network.params, grads)
+        if graphs:
+            if not takes_kernels(next(iter(network.params.values()))):
+                raise ValueError("graphs is True, but the parameters are no arrays of CuPy's; make them there")
+            state = network.state
+            self._gradient = first = Replayed(self._gradient, state.values)
+            self._update = Replayed(self._update, lambda: (*state.values(), *leaves(self.optimizer.state)), first)
 
     @property
     def steps_done(self) -> int:
@@ -197,10 +212,11 @@ class Trainer:
         """Take one step on one batch, and return its loss, which stays on the device."""
         self.batch = x, t
         grads: Mapping[str, Array]
-        loss, grads = self.gradient(x, t)
+        loss, grads = self._gradient({"x": x, "t": t})
+        loss = array_api_compat.array_namespace(loss).asarray(loss, copy=True)  # a graph writes over it
         for callback in self.callbacks:
             grads = callback.on_gradients(self, grads)
-        self.optimizer.update(self.network.params, grads)
+        self._update(grads)
         self._history.images += int(x.shape[0])
         return loss
 

@@ -2,9 +2,9 @@
 
 From the ground up: `geometry`, launches and windows as whole numbers; `products` and `problems`, what cuBLAS and cuDNN
 are asked for, as whole numbers; `workspace`, what is done when memory runs out; `sources`, the text of the kernels in
-``kernels/``; `runtime`, the one file here that calls CuPy; `lowering`, `winograd` and `depthwise`, algorithms like
-those of array code, which selection gives CuPy arrays, and `cudnn`, one that need not be there; and `pooling`, what
-operators ask for by name.
+``kernels/``; `runtime`, through which all here call CuPy; `graphs`, hundreds of launches as one; `lowering`, `winograd`
+and `depthwise`, algorithms like those of array code, which selection gives CuPy arrays, and `cudnn`, one that need not
+be there; and `pooling`, what operators ask for by name.
 
 Tests need no GPU: they compile the kernels for every generation of GPUs, and run them, compiled for the host.
 """

@@ -1,4 +1,4 @@
-"""The one file of this room that calls CuPy: launches, products, memory.
+"""The one file through which this room calls CuPy: launches, products, memory.
 
 All work goes to the stream and the device that are current, nothing waits, and the null stream is never named: whoever
 calls has entered the arrays' device.
@@ -6,10 +6,12 @@ calls has entered the arrays' device.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import array_api_compat
@@ -22,6 +24,8 @@ from xpconv.libraries import Array
 
 T = TypeVar("T")
 
+_products: ContextVar[Callable[..., None] | None] = ContextVar("products", default=None)
+
 PREFERRED = -1  # cublasGemmAlgo_t: let cuBLAS choose; which units it may use is said by the compute type
 
 
@@ -30,13 +34,14 @@ def takes_kernels(array: Array) -> bool:
     return bool(array_api_compat.is_cupy_array(array))
 
 
-def _cupy() -> Any:
+def cupy_module() -> Any:
+    """Return CuPy itself."""
     return sys.modules["cupy"]
 
 
 @functools.cache
 def _kernel(file: str, expression: str) -> Any:
-    module = _cupy().RawModule(code=sources.source(file), options=sources.OPTIONS, name_expressions=(expression,))
+    module = cupy_module().RawModule(code=sources.source(file), options=sources.OPTIONS, name_expressions=(expression,))
     return module.get_function(expression)
 
 
@@ -48,17 +53,17 @@ def run(file: str, expression: str, threads: int, *arguments: Array | Struct | N
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     """Make an array on the current device, to be filled."""
-    return _cupy().empty(shape, dtype=dtype)
+    return cupy_module().empty(shape, dtype=dtype)
 
 
 def current_device() -> int:
     """Return the number of the device that work goes to."""
-    return int(_cupy().cuda.Device().id)
+    return int(cupy_module().cuda.Device().id)
 
 
 def current_stream() -> int:
     """Return the stream that work goes to, as a number."""
-    return int(_cupy().cuda.get_current_stream().ptr)
+    return int(cupy_module().cuda.get_current_stream().ptr)
 
 
 def accumulation(array: Array) -> np.dtype[Any]:
@@ -68,7 +73,7 @@ def accumulation(array: Array) -> np.dtype[Any]:
 
 def settled(array: Array | None) -> Array | None:
     """Return the array, if it is one, lying in memory in the order of its axes."""
-    return None if array is None else _cupy().ascontiguousarray(array)
+    return None if array is None else cupy_module().ascontiguousarray(array)
 
 
 def pointer(array: Array) -> int:
@@ -88,6 +93,21 @@ def pack_of(*given: Array | None, groups: int = 1) -> int:
         return 1
     counts = [n for a in arrays for n in (a.shape[-1] // groups, pointer(a) // a.itemsize, *strides(a)[:-1])]
     return geometry.pack(arrays[0].itemsize, *counts)
+
+
+def _gemm() -> Callable[..., None]:
+    cuda, given = cupy_module().cuda, _products.get()
+    return given or functools.partial(cuda.cublas.gemmStridedBatchedEx, cuda.get_cublas_handle())
+
+
+@contextlib.contextmanager
+def multiplying(products: Callable[..., None]) -> Iterator[None]:
+    """Have matrices multiplied by a function that takes what ``cublasGemmStridedBatchedEx`` takes after the handle."""
+    token = _products.set(products)
+    try:
+        yield
+    finally:
+        _products.reset(token)
 
 
 def multiply(a: Array, b: Array, c: Array, *, add: bool = False, precision: str = "float32") -> None:
@@ -116,8 +136,7 @@ def multiply(a: Array, b: Array, c: Array, *, add: bool = False, precision: str 
         return
     one, kept = (np.asarray(factor, products.scalar_type(dtype)) for factor in (1, int(add)))
     left, right = (b, a) if plan.swapped else (a, b)
-    _cupy().cuda.cublas.gemmStridedBatchedEx(
-        _cupy().cuda.get_cublas_handle(),
+    _gemm()(
         plan.transa,
         plan.transb,
         plan.m,
@@ -163,12 +182,12 @@ class Pool:
 
     def free(self) -> int:
         """Return the bytes that the device and the pool have to give."""
-        free, _ = _cupy().cuda.runtime.memGetInfo()
-        return int(free) + int(_cupy().get_default_memory_pool().free_bytes())
+        free, _ = cupy_module().cuda.runtime.memGetInfo()
+        return int(free) + int(cupy_module().get_default_memory_pool().free_bytes())
 
     def release(self) -> None:
         """Give what the pool keeps for later back to the device."""
-        _cupy().get_default_memory_pool().free_all_blocks()
+        cupy_module().get_default_memory_pool().free_all_blocks()
 
 
 def fitting(work: Callable[[], T], shape: tuple[int, ...], dtype: Any) -> T:
