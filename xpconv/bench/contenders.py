@@ -22,7 +22,8 @@ from xpconv.backends import Backend
 from xpconv.bench import book
 from xpconv.bench.layers import NETWORKS, Case
 from xpconv.bench.problems import Host, problem
-from xpconv.libraries import synchronize, to_numpy
+from xpconv.libraries import Array, synchronize, to_numpy
+from xpconv.training import Callback, Trainer
 
 FORWARD, BOTH = "forward", "forward + backward"
 LAST, FIRST = "channels last", "channels first"
@@ -106,6 +107,7 @@ class XpConv(Contender):
     workspace: int = WORKSPACE
     precision: str = "float32"
     ways: ClassVar[Mapping[str, Algorithm]] = ALGORITHMS
+    graphs: ClassVar[bool] = False
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -169,16 +171,27 @@ class XpConv(Contender):
 
     def _step(self, case: Case, place: Backend) -> Call:
         """Return a whole training step: forward, loss, backward and Adam."""
-        given, network, optimizer = problem(case), network_of(case, place), xpconv.Adam(LEARNING_RATE)
-        x, labels = place.asarray(given.arrays[0]), place.asarray(given.dy)
+        given, network, seen = problem(case), network_of(case, place), _Gradients()
+        samples, optimizer = (given.arrays[0], given.dy), xpconv.Adam(LEARNING_RATE)
+        trainer = Trainer(network, optimizer, samples, epochs=1, callbacks=[seen], graphs=self.graphs)
+        x, labels = (place.asarray(array) for array in samples)
 
         def step() -> tuple[Any, ...]:
-            gradients = network.gradient(x, labels)
-            optimizer.update(network.params, gradients)
+            loss = trainer.step(x, labels)
             self.waited(*network.params.values())
-            return (network.last_layer.loss, *gradients.values())
+            return (loss, *seen.found.values())
 
         return step
+
+
+class _Gradients(Callback):
+    """Keeps those of the last step."""
+
+    found: Mapping[str, Array]
+
+    def on_gradients(self, trainer: Trainer, grads: Mapping[str, Array]) -> Mapping[str, Array]:
+        self.found = grads
+        return grads
 
 
 def network_of(case: Case, place: Backend | str = "numpy") -> xpconv.Network:

@@ -84,10 +84,11 @@ class TorchPool:
 
 @dataclass(frozen=True)
 class OnCupy(XpConv):
-    """xpconv on CuPy arrays."""
+    """xpconv on CuPy arrays, which takes training steps as CUDA graphs."""
 
     gauge: ClassVar[Gauge | None] = Pool()
     ways: ClassVar[Mapping[str, Algorithm]] = BY_KERNELS
+    graphs: ClassVar[bool] = True
 
     def versions(self) -> dict[str, str]:
         """Return those of CuPy, CUDA, the driver, and a cuDNN that is there for CuPy's arrays."""
