@@ -133,7 +133,7 @@ def test_phases_pair_every_element_with_the_taps_that_see_it(geometry):
         for o, k in itertools.product(range(axis.output), range(kernel))
         if 0 <= o * stride + k * dilation - before < size
     }
-    found, elements = [], []
+    found, again, elements = [], [], []
     for phase in axis.phases():
         mine, taps = range(size)[phase.elements], range(kernel)[phase.taps]
         elements += mine
@@ -143,9 +143,16 @@ def test_phases_pair_every_element_with_the_taps_that_see_it(geometry):
             o = j - phase.axis.before + t * phase.axis.dilation
             if 0 <= o < axis.output:
                 found.append((mine[j], o, taps[len(taps) - 1 - t]))
+        over = phase.over
+        assert (over.size, over.kernel, over.stride, over.output) == (len(mine), len(taps), 1, axis.output)
+        for o, t in itertools.product(range(over.output), range(over.kernel)):
+            j = o - over.before + t * over.dilation
+            if 0 <= j < over.size:
+                again.append((mine[j], o, taps[t]))
     assert sorted(elements) == list(range(size))
     assert len(found) == len(set(found))
     assert set(found) == meetings
+    assert sorted(again) == sorted(found)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
@@ -179,12 +186,36 @@ def test_a_window_on_padding_alone_is_noticed(geometry, ceil_mode):
     assert one_axis(*geometry, ceil_mode).padding_alone == any(alone)
 
 
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_the_windows_around_some_elements(geometry):
+    size, kernel, stride, (before, _), dilation = geometry
+    axis = one_axis(*geometry)
+    for start, stop in itertools.combinations(range(size + 1), 2):
+        windows, here = axis.around(start, stop)
+        assert (here.size, here.kernel, here.output) == (stop - start, kernel, windows.stop - windows.start)
+        meetings, found = set(), set()
+        for o, k in itertools.product(range(axis.output), range(kernel)):
+            element = o * stride + k * dilation - before
+            meetings |= {(element, o, k)} if start <= element < stop else set()
+        for o, k in itertools.product(range(here.output), range(kernel)):
+            element = o * here.stride + k * here.dilation - here.before
+            found |= {(start + element, windows.start + o, k)} if 0 <= element < here.size else set()
+        assert found == meetings
+
+
 @pytest.mark.parametrize(
-    ("size", "kernel", "stride", "expected"),
-    [((7,), 3, 1, True), ((7,), 3, 3, False), ((6, 6), 2, (2, 1), True), ((3,), 3, 1, False), ((7, 7), 2, 2, False)],
+    ("size", "kernel", "options", "expected"),
+    [
+        (7, 2, {"stride": 2}, True),
+        (3, 3, {}, True),
+        (3, 2, {"pad": 1, "stride": 2}, True),
+        (6, 2, {"stride": 3}, False),
+        (6, 2, {}, False),
+        (3, 2, {"dilation": 2}, False),
+    ],
 )
-def test_overlapping(size, kernel, stride, expected):
-    assert window(size, kernel, stride=stride).overlapping == expected
+def test_abutting(size, kernel, options, expected):
+    assert window((size,), kernel, **options).axes[0].abutting == expected
 
 
 # --- What does not fit

@@ -50,7 +50,7 @@ from xpconv.libraries import to_numpy
 from xpconv.networks import Network
 from xpconv.operators import operator, vjp
 from xpconv.ops.activations import elu, gelu, leaky_relu, prelu, relu, sigmoid, silu, tanh
-from xpconv.ops.adaptive_pooling import adaptive_avg_pool, adaptive_max_pool, global_avg_pool, global_max_pool
+from xpconv.ops.adaptive_pooling import adaptive_avg_pool, adaptive_max_pool
 from xpconv.ops.affine import affine
 from xpconv.ops.convolution import conv, conv_transpose
 from xpconv.ops.interpolation import interpolate
@@ -58,7 +58,7 @@ from xpconv.ops.local_response import local_response_norm
 from xpconv.ops.losses import binary_cross_entropy_with_logits, mean_squared_error, nll_loss, softmax_cross_entropy
 from xpconv.ops.normalization import batch_norm, group_norm, instance_norm, layer_norm
 from xpconv.ops.padding import pad
-from xpconv.ops.pooling import avg_pool, lp_pool, max_pool
+from xpconv.ops.pooling import avg_pool, global_avg_pool, global_max_pool, lp_pool, max_pool
 from xpconv.ops.regularization import dropout
 from xpconv.ops.softmax import log_softmax, softmax
 from xpconv.ops.unpooling import max_unpool

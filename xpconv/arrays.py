@@ -94,11 +94,12 @@ def conjugate(xp: Any, array: Array) -> Array:
     return xp.conj(array) if is_kind(xp, array.dtype, "complex floating") else array
 
 
-def may_have_nan(array: Array) -> bool:
-    """Whether the array has a NaN, as far as that can be told without waiting for a device."""
-    return not at_hand(array) or bool(array_api_compat.array_namespace(array).any(array != array))
-
-
 def lowest(xp: Any, dtype: Any) -> float:
     """Return the identity of the maximum: what no element is below."""
     return float("-inf") if is_kind(xp, dtype, "real floating") else int(xp.iinfo(dtype).min)
+
+
+def above_lowest(array: Array) -> bool:
+    """Whether no element is the lowest or a NaN, as far as that can be told without waiting for a device."""
+    xp = namespace_of(array)
+    return at_hand(array) and 0 not in array.shape and bool(xp.min(array) > lowest(xp, array.dtype))

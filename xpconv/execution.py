@@ -129,11 +129,11 @@ def filled(x: Array, fill: Callable[[Array, slice], Array]) -> Array:
     return x
 
 
-def put(x: Array, where: tuple[slice, ...], values: Array) -> Array:
+def put(x: Array, where: tuple[slice, ...], values: Array | float) -> Array:
     """Return x with these values at a place, in place where a library can."""
     if not isinstance(x, np.ndarray):
         return xpx.at(x)[*where, ...].set(values)
-    x[where] = values
+    step(copied, values, x[where])
     return x
 
 
@@ -143,24 +143,6 @@ def _part(where: tuple[Any, ...]) -> tuple[Hashable, int]:
         images, rows = where
         return (images.stop - images.start, rows.start, rows.stop), images.start
     return tuple((index.start, index.stop) if isinstance(index, slice) else index for index in where), 0
-
-
-def over_images(function: Callable[..., Array], *arrays: Array) -> Array:
-    """Apply a function that treats every image by itself, to arrays that all have the images first."""
-    batch = arrays[0].shape[0]
-    most = max(1, TASK * batch // (1 + sum(a.nbytes for a in arrays))) if isinstance(arrays[0], np.ndarray) else batch
-    if batch <= most:
-        return function(*arrays)
-    first, *rest = evenly(batch, math.ceil(batch / most))
-    made = function(*(a[first] for a in arrays))
-    y = np.empty((batch, *made.shape[1:]), made.dtype)
-    y[first] = made
-
-    def fill(images: slice) -> None:
-        y[images] = function(*(a[images] for a in arrays))
-
-    run(fill, rest)
-    return y
 
 
 def total(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import array_api_extra as xpx
@@ -36,9 +36,16 @@ def has_views(array: Array) -> bool:
     return isinstance(array, np.ndarray)
 
 
-def settled(x: Array) -> Array:
-    """Return the array lying in memory in the order of its axes, where a library lets that be said."""
-    if not isinstance(x, np.ndarray) or x.flags.c_contiguous:
+def room(like: Array, shape: tuple[int, ...]) -> Array:
+    """Make an array to be filled: with what happens to be there where a library writes in place, elsewhere zeros."""
+    if isinstance(like, np.ndarray):
+        return empty(shape, like.dtype)
+    return namespace_of(like).zeros(shape, dtype=like.dtype, device=device(like))
+
+
+def owned(x: Array) -> Array:
+    """Return an array that can be written over where a library writes in place: a copy."""
+    if not isinstance(x, np.ndarray):
         return x
     if x.ndim > 1 and x.strides[-1] > x.itemsize:
         # Neighbours that lie far apart share few places of a cache: they are brought together before they are turned.
@@ -52,14 +59,62 @@ def settled(x: Array) -> Array:
     return y
 
 
+def settled(x: Array) -> Array:
+    """Return the array lying in memory in the order of its axes, where a library lets that be said."""
+    return x if isinstance(x, np.ndarray) and x.flags.c_contiguous else owned(x)
+
+
+def reduced(name: str, parts: Iterable[Array], place: Array | None = None) -> Array:
+    """Reduce arrays element by element, by "add" or "maximum"; `place` is where to write the result."""
+    first, *rest = parts
+    if not isinstance(first, np.ndarray):
+        return functools.reduce(getattr(namespace_of(first), name), rest, first)
+    if place is None:
+        place = empty(first.shape, first.dtype) if rest else first
+    elif not rest:
+        step(copied, first, place)
+    for part in rest:
+        step(_INTO[name], first, part, place)
+        first = place
+    return place
+
+
+def _maximum(a: Array, b: Array, place: Array) -> None:
+    np.maximum(a, b, out=place)
+
+
+_INTO: dict[str, Callable[..., object]] = {"add": np.add, "maximum": _maximum}
+
+
+def equal(a: Array, b: Array) -> Array:
+    """Compare element by element."""
+    if not isinstance(a, np.ndarray):
+        return a == b
+    mask = empty(np.broadcast_shapes(a.shape, b.shape), np.dtype(bool))
+    step(np.equal, a, b, mask)
+    return mask
+
+
+def scaled(x: Array, divisor: Array | float, place: Array | None = None) -> Array:
+    """Divide by an array that broadcasts or by a number; `place` is where to write the result."""
+    if not isinstance(x, np.ndarray):
+        return x / divisor
+    place = empty(x.shape, x.dtype) if place is None else place
+    step(np.divide, x, divisor, place)
+    return place
+
+
 def divided(x: Array, mask: Array) -> tuple[Array, Array]:
-    """Return x where the mask is true and 0 elsewhere, and the other way round."""
+    """Return x where the mask is true and 0 elsewhere, and the other way round, written over x where a library can."""
     if not isinstance(x, np.ndarray):
         xp = namespace_of(x)
         return xp.where(mask, x, xp.zeros_like(x)), xp.where(mask, xp.zeros_like(x), x)
     bits = x.view(f"i{x.itemsize}")  # as whole numbers they multiply exactly, an infinity and a NaN too
-    chosen = bits * mask
-    return chosen.view(x.dtype), (bits - chosen).view(x.dtype)
+    chosen = empty(x.shape, bits.dtype)
+    step(copied, mask, chosen)  # a product that casts it takes longer
+    step(np.multiply, bits, chosen, chosen)
+    step(np.subtract, bits, chosen, bits)
+    return chosen.view(x.dtype), x
 
 
 @functools.lru_cache(maxsize=64)
@@ -147,11 +202,11 @@ def add(x: Array, more: Array) -> Array:
     return x
 
 
-def add_at(x: Array, index: int, more: Array) -> Array:
-    """Return x with more added to one of its parts along the first axis, in place where a library can."""
+def add_at(x: Array, where: tuple[int | slice, ...], more: Array) -> Array:
+    """Return x with more added to a part of it, in place where a library can."""
     if not isinstance(x, np.ndarray):
-        return xpx.at(x)[index, ...].add(more)
-    add(x[index], more)
+        return xpx.at(x)[*where, ...].add(more)
+    add(x[where], more)
     return x
 
 

@@ -1,44 +1,84 @@
 """Reductions over windows in calls of the standard, and where their gradients go: what pooling is made of.
 
-Arrays are channels-last in here. A maximum or a sum over windows is one over shifted slices, so nothing is lowered.
+Arrays are channels-last in here. A maximum or a sum over windows is one over shifted slices, so nothing is lowered. The
+work is done in bands: of windows, and for gradients of the elements that are to have them.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-import array_api_extra as xpx
 from array_api_compat import array_namespace, device
 
-from xpconv.arrays import lowest, may_have_nan
-from xpconv.execution import over_images
-from xpconv.frames import extend, overlap_add
+from xpconv.algorithms import WORKSPACE
+from xpconv.arrays import above_lowest, lowest
+from xpconv.execution import Band, assemble, bands, put
+from xpconv.frames import extend
 from xpconv.libraries import Array, Pullback
-from xpconv.products import divided, settled
-from xpconv.windows import Window
+from xpconv.products import add_at, divided, equal, owned, reduced, room, scaled
+from xpconv.windows import Axis, Phase, Window
+from xpconv.workspace import scratch
+
+PASS = 8  # multiply-adds that take as long as one operation on each element of an array
+LEAST = 3 << 19  # numbers that a band has: steps that are over too soon leave threads waiting for the interpreter
 
 
 def largest(x: Array, plan: Window) -> tuple[Array, Pullback]:
     """Take the largest tap of every window: (N, *size, C) to (N, *output, C)."""
-    xp, value = array_namespace(x), lowest(array_namespace(x), x.dtype)
+    value = lowest(array_namespace(x), x.dtype)
 
-    def padded(part: Array) -> Array:
-        return extend(part, plan.margins, first=1, value=value)
+    def block(band: Band, place: Array | None) -> Array:
+        elements, part = plan.part(band.rows.start, band.rows.stop)
+        return over_taps("maximum", x[band.images, elements, ...], part, value=value, place=place)
 
-    y = over_images(lambda part: over_taps(xp.maximum, padded(part), plan), x)
-    return y, lambda dy: (over_images(lambda part, *rest: _to_largest(plan, padded(part), *rest), x, y, dy),)
+    y = assemble(x, (x.shape[0], *plan.output, x.shape[-1]), _of_windows(x, plan), block, moving=(x,))
+
+    def pullback(dy: Array) -> tuple[Array]:
+        plain = above_lowest(y)
+
+        def block(band: Band, place: Array | None) -> Array:
+            start, stop = band.rows.start, band.rows.stop
+            windows, _ = plan.axes[0].around(start, stop)
+            if windows.start == windows.stop:
+                return _zeros(dy[band.images, ...], (stop - start, *plan.size[1:]))
+            elements, part = plan.part(windows.start, windows.stop)
+            met = slice(max(start, elements.start), min(stop, elements.stop))
+            mine = slice(met.start - elements.start, met.stop - elements.start)
+            whole = met == band.rows
+            given = x[band.images, elements, ...], y[band.images, windows, ...], dy[band.images, windows, ...]
+            dx = _to_largest(part, *given, mine, plain=plain, place=place if whole else None)
+            return dx if whole else extend(dx, [(met.start - start, stop - met.stop)], first=1)
+
+        return (assemble(dy, tuple(x.shape), _of_elements(x, plan), block, moving=(x, y, dy) if plain else None),)
+
+    return y, pullback
 
 
 def mean(x: Array, plan: Window, members: Sequence[Sequence[int]]) -> tuple[Array, Pullback]:
     """Take the mean of every window, of so many members along each axis: (N, *size, C) to (N, *output, C)."""
-    xp, count, axes = array_namespace(x), 1, len(plan.axes)
-    for i, along in enumerate(members):
-        numbers = xp.asarray(along, dtype=x.dtype, device=device(x))
-        count = count * xp.reshape(numbers, (1,) * (1 + i) + (len(along),) + (1,) * (axes - i))
-    y = over_taps(xp.add, extend(x, plan.margins, first=1), plan) / count
-    return y, lambda dy: (spread(dy / count, plan),)
+    count = _counted(x, members)
+
+    def of(rows: slice) -> Array | float:
+        return count if isinstance(count, int) else count[:, rows, ...]
+
+    def block(band: Band, place: Array | None) -> Array:
+        elements, part = plan.part(band.rows.start, band.rows.stop)
+        total = over_taps("add", x[band.images, elements, ...], part)
+        return scaled(total, of(band.rows), place)
+
+    y = assemble(x, (x.shape[0], *plan.output, x.shape[-1]), _of_windows(x, plan), block, moving=(x,))
+    size = tuple(x.shape)
+
+    def pullback(dy: Array) -> tuple[Array]:
+        def block(band: Band, place: Array | None) -> Array:
+            windows, axis = plan.axes[0].around(band.rows.start, band.rows.stop)
+            share = scaled(dy[band.images, windows, ...], of(windows))
+            return spread(share, Window((axis, *plan.axes[1:])), place)
+
+        return (assemble(dy, size, _of_elements(dy, plan), block, moving=(dy,)),)
+
+    return y, pullback
 
 
 def indices(x: Array, plan: Window) -> Array:
@@ -49,8 +89,9 @@ def indices(x: Array, plan: Window) -> Array:
     flat = xp.reshape(xp.arange(math.prod(plan.size), dtype=dtype, device=place), (1, *plan.size, 1))
     flat = extend(flat, plan.margins, first=1, value=-1)
     best = index = None
-    for where in taps(plan):
-        value, here = x[where], xp.broadcast_to(flat[where], x[where].shape)
+    for where in plan.places():
+        value = x[:, *where, :]
+        here = xp.broadcast_to(flat[:, *where, :], value.shape)
         if index is None:
             best, index = value, here
             continue
@@ -59,52 +100,132 @@ def indices(x: Array, plan: Window) -> Array:
     return index
 
 
-def spread(share: Array, plan: Window) -> Array:
-    """Give every element what its windows hold, added up: (N, *output, C) to (N, *size, C), the adjoint of summing."""
-    xp = array_namespace(share)
+def over_taps(name: str, x: Array, plan: Window, *, value: float = 0, place: Array | None = None) -> Array:
+    """Reduce the taps of every window by "add" or "maximum", axis by axis: (N, *size, C) to (N, *output, C)."""
     for axis, span in enumerate(plan.axes, start=1):
-        shape = (*share.shape[: axis + 1], span.kernel, *share.shape[axis + 1 :])
-        share = overlap_add(xp.broadcast_to(xp.expand_dims(share, axis=axis + 1), shape), axis, span)
-    return _without_margins(share, plan)
-
-
-def over_taps(reduce: Callable[[Array, Array], Array], x: Array, plan: Window) -> Array:
-    """Reduce the taps of every window, one axis after the other: (N, reach, ..., C) to (N, output, ..., C)."""
-    for axis, span in enumerate(plan.axes, start=1):
-        before = (slice(None),) * axis
-        x = functools.reduce(reduce, (x[*before, span.tap(k), ...] for k in range(span.kernel)))
+        x = reduced(name, _seen(x, axis, span, value), place if axis == len(plan.axes) else None)
     return x
 
 
-def taps(plan: Window) -> list[tuple[slice, ...]]:
-    """Where each tap of every window lies in a channels-last array with its margins on, in the order of the taps."""
-    return [(slice(None), *where, slice(None)) for where in plan.places()]
+def spread(share: Array, plan: Window, place: Array | None = None) -> Array:
+    """Give every element what its windows hold, added up: (N, *output, C) to (N, *size, C), the adjoint of summing."""
+    for axis, span in reversed(list(enumerate(plan.axes, start=1))):
+        parts = (
+            (phase.elements, reduced("add", _seen(share, axis, phase.axis, 0)) if phase.axis.kernel else 0)
+            for phase in span.phases()
+        )
+        shape = (*share.shape[:axis], span.size, *share.shape[axis + 1 :])
+        share = _together(share, shape, axis, parts, place if axis == 1 else None)
+    return share
 
 
-def _to_largest(plan: Window, x: Array, y: Array, dy: Array) -> Array:
-    """Hand every window's gradient to the first tap that is its maximum."""
-    xp = array_namespace(x)
-    left, dx = settled(dy), xp.zeros_like(x)
-    nan = x != x if may_have_nan(y) else None
-    inside = _inside(x, plan)
-    for where in taps(plan):
-        largest = x[where] == y
-        if nan is not None:
-            largest = largest | nan[where]
-        if inside is not None:
-            largest = largest & inside[where]
-        share, left = divided(left, largest)
-        dx = xpx.at(dx)[where].add(share) if plan.overlapping else xpx.at(dx)[where].set(share)
-    return _without_margins(dx, plan)
+def _to_largest(plan: Window, x: Array, y: Array, dy: Array, rows: slice, *, plain: bool, place: Array | None) -> Array:
+    """Hand every window's gradient to the first tap that is its maximum, and return what some rows of elements get.
+
+    It goes along the first axis to the first row whose own maximum it is, and from there along the others.
+    """
+    maxima = [x]
+    for axis, span in reversed(list(enumerate(plan.axes[1:], start=2))):
+        maxima.append(reduced("maximum", _seen(maxima[-1], axis, span, lowest(array_namespace(x), x.dtype))))
+    for axis, span in enumerate(plan.axes, start=1):
+        x = maxima.pop()
+        dy = _to_largest_along(axis, span, x, y, dy, plain, place if 1 < axis == len(plan.axes) else None)
+        if axis == 1:
+            x, dy, maxima = x[:, rows, ...], dy[:, rows, ...], [some[:, rows, ...] for some in maxima]
+        y = x
+    return dy
 
 
-def _inside(last: Array, plan: Window) -> Array | None:
-    """Tell the elements from the padding, as an array that broadcasts over (N, *padded, C); None without padding."""
-    xp, real = array_namespace(last), (1, *plan.size, 1)
-    if all(pair == (0, 0) for pair in plan.margins):
-        return None
-    return extend(xp.ones(real, dtype=xp.bool, device=device(last)), plan.margins, first=1, value=False)
+def _to_largest_along(axis: int, span: Axis, x: Array, y: Array, dy: Array, plain: bool, place: Array | None) -> Array:
+    """Hand gradients of maxima along one axis on: (..., output, ...) to (..., size, ...).
+
+    Where not all is `plain`, a maximum may be a NaN, or no higher than the padding.
+    """
+    xp, before, write = array_namespace(x), (slice(None),) * axis, put if span.abutting else add_at
+    phases = {phase.taps.start: phase for phase in span.phases() if phase.over.kernel}
+    taps = sorted((tap, start) for start, phase in phases.items() for tap in range(span.kernel)[phase.taps])
+    seen, dseen, real = {}, {}, {}
+    for start, phase in phases.items():
+        part, margin = x[*before, phase.elements, ...], [phase.over.margin]
+        seen[start] = extend(part, margin, first=axis, value=lowest(xp, x.dtype))
+        dseen[start] = room(dy, tuple(seen[start].shape))
+        if not span.abutting:
+            dseen[start] = put(dseen[start], (), 0)
+        if not plain:
+            real[start] = extend(xp.ones_like(part, dtype=xp.bool), margin, first=axis)
+    left = owned(dy)
+    for tap, start in taps:
+        where = (*before, phases[start].over.tap((tap - start) // phases[start].taps.step))
+        with scratch():
+            value, share = seen[start][*where, ...], left
+            if (tap, start) != taps[-1]:  # the last one takes what is left
+                mask = equal(value, y)
+                if not plain:
+                    mask = (mask | (value != value)) & real[start][*where, ...]
+                share, left = divided(left, mask)
+            dseen[start] = write(dseen[start], where, share)
+
+    def given(phase: Phase) -> Array | float:
+        low, high = phase.over.margin
+        return extend(dseen[phase.taps.start], [(-low, -high)], first=axis) if phase.over.kernel else 0
+
+    parts = ((phase.elements, given(phase)) for phase in span.phases())
+    return _together(dy, tuple(x.shape), axis, parts, place)
 
 
-def _without_margins(x: Array, plan: Window) -> Array:
-    return extend(x, [(-before, -after) for before, after in plan.margins], first=1)
+def _zeros(like: Array, size: tuple[int, ...]) -> Array:
+    """(N, ..., C) to (N, *size, C)."""
+    return put(room(like, (like.shape[0], *size, like.shape[-1])), (), 0)
+
+
+def _seen(x: Array, axis: int, span: Axis, value: float) -> Iterator[Array]:
+    """Give along one axis what each tap sees of it, for all windows."""
+    before = (slice(None),) * axis
+    for phase in span.phases():
+        if phase.over.kernel:
+            part = extend(x[*before, phase.elements, ...], [phase.over.margin], first=axis, value=value)
+            for k in range(phase.over.kernel):
+                yield part[*before, phase.over.tap(k), ...]
+
+
+def _together(
+    like: Array,
+    shape: tuple[int, ...],
+    axis: int,
+    parts: Iterable[tuple[slice, Array | float]],
+    place: Array | None,
+) -> Array:
+    """Make an array of the phases of one of its axes; `place` is where to write it."""
+    made = room(like, shape) if place is None else place
+    for elements, part in parts:
+        made = put(made, (*(slice(None),) * axis, elements), part)
+    return made
+
+
+def _counted(x: Array, members: Sequence[Sequence[int]]) -> Array | int:
+    """Multiply the members of windows along all axes; a number where all windows have as many."""
+    if all(len(set(along)) == 1 for along in members):
+        return math.prod(along[0] for along in members)
+    xp, count, axes = array_namespace(x), 1, len(members)
+    for i, along in enumerate(members):
+        numbers = xp.asarray(along, dtype=x.dtype, device=device(x))
+        count = count * xp.reshape(numbers, (1,) * (1 + i) + (len(along),) + (1,) * (axes - i))
+    return count
+
+
+def _of_windows(x: Array, plan: Window) -> list[Band]:
+    """Cut windows into bands, each row of which sees so many elements and makes so many on the way."""
+    first, row = plan.axes[0], math.prod(plan.size[1:]) * x.shape[-1]
+    return _bands(x, first.output, row * (first.stride + 2), row * first.kernel)
+
+
+def _of_elements(x: Array, plan: Window) -> list[Band]:
+    """Cut elements into bands: what the windows see, what they give and get, and what is between."""
+    size, row = plan.axes[0].size, math.prod(plan.size[1:]) * x.shape[-1]
+    met = math.ceil(math.prod(plan.output) / size) * x.shape[-1]
+    return _bands(x, size, 3 * row + 5 * met, met * plan.taps)
+
+
+def _bands(x: Array, rows: int, numbers: int, operations: int) -> list[Band]:
+    work = PASS * operations
+    return bands(x, x.shape[0], rows, numbers, work=work, workspace=WORKSPACE, least=LEAST)

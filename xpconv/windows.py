@@ -22,11 +22,15 @@ Pad = int | str | Sequence[int | tuple[int, int]]
 
 
 class Phase(NamedTuple):
-    """The elements of an axis that meet the same taps of a strided window, and the windows that give them back."""
+    """The elements of an axis that meet the same taps of a strided window.
+
+    Seen alone they lie under windows of stride 1, `over` them; `axis` are the windows that give them back.
+    """
 
     elements: slice
     taps: slice
     axis: Axis
+    over: Axis
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,11 @@ class Axis:
         """Elements to add before and after the axis so that it is `reach` long; a negative number takes away."""
         return self.before, self.reach - self.before - self.size
 
+    @property
+    def abutting(self) -> bool:
+        """Whether the windows lie side by side, with no gaps and no element in two of them."""
+        return self.extent == self.kernel and (self.output == 1 or self.stride == self.kernel)
+
     def tap(self, k: int) -> slice:
         """Where tap `k` of every window lies on the axis once its margin is laid on."""
         start = k * self.dilation
@@ -69,6 +78,15 @@ class Axis:
         size = max(0, elements.stop - elements.start)
         before = elements.start - low
         return elements, Axis(size, self.kernel, self.stride, before, 0, self.dilation, stop - start)
+
+    def around(self, start: int, stop: int) -> tuple[slice, Axis]:
+        """Return the windows that see any of the elements from `start` up to `stop`, over these elements alone."""
+        first = max(0, -(-(start + self.before - self.extent + 1) // self.stride))
+        last = min(self.output, (stop - 1 + self.before) // self.stride + 1)
+        before = self.before + start - first * self.stride
+        windows = slice(first, max(first, last))
+        count = windows.stop - windows.start
+        return windows, Axis(stop - start, self.kernel, self.stride, before, 0, self.dilation, count)
 
     def members(self, *, include_pad: bool) -> tuple[int, ...]:
         """Count for each window the taps that lie on the axis, or on the axis and its padding."""
@@ -107,6 +125,7 @@ class Axis:
                 slice(first, self.size, self.stride),
                 slice(tap, self.kernel, step),
                 Axis(self.output, taps, 1, before, 0, dilation, count),
+                Axis(count, taps, 1, nearest, 0, dilation, self.output),
             )
 
 
@@ -150,11 +169,6 @@ class Window:
     def strided(self) -> bool:
         """Whether windows move by more than one element along an axis."""
         return any(axis.stride > 1 for axis in self.axes)
-
-    @cached_property
-    def overlapping(self) -> bool:
-        """Whether neighbouring windows may share an element."""
-        return any(axis.output > 1 and axis.extent > axis.stride for axis in self.axes)
 
     def places(self) -> Iterator[tuple[slice, ...]]:
         """Say where each tap of every window lies on the axes once their margins are laid on, in the taps' order."""

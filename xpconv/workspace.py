@@ -7,9 +7,10 @@ array like any other.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -59,6 +60,16 @@ def empty(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         if after + LINE <= buffer.memory.size:
             return np.ndarray(shape, dtype, buffer.memory, buffer.start + first)
     return np.empty(shape, dtype)
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[None]:
+    """Give back at the end what is taken from the buffer meanwhile."""
+    mark = _buffer.used
+    try:
+        yield
+    finally:
+        _buffer.used = mark
 
 
 def memory() -> tuple[np.ndarray[Any, Any] | None, int]:

@@ -77,7 +77,7 @@ class Winograd:
             if bias is None:
                 return products
             one = sum(self.side**axis for axis in range(len(window.axes)))
-            return add_at(products, one, bias)
+            return add_at(products, (one,), bias)
 
         def some_tiles(band: Band, place: Array | None) -> Array:
             elements, part = tiles.part(*self._rows(band))

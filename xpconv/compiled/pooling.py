@@ -53,7 +53,7 @@ def mean(x: Host, window: Window, members: Sequence[Sequence[float]]) -> tuple[H
 
 def _tiling(window: Window) -> bool:
     """Whether every element is in one window and no more."""
-    return all(a.kernel == a.extent == a.stride and (a.before, a.reach) == (0, a.size) for a in window.axes)
+    return all(axis.abutting and axis.margin == (0, 0) for axis in window.axes)
 
 
 @loop

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from xpconv.layers.layer import Layer
 from xpconv.libraries import Array, Pullback
 from xpconv.operators import vjp
-from xpconv.ops.adaptive_pooling import adaptive_avg_pool, adaptive_max_pool, global_avg_pool, global_max_pool
+from xpconv.ops.adaptive_pooling import adaptive_avg_pool, adaptive_max_pool
 from xpconv.ops.interpolation import interpolate
 from xpconv.ops.padding import pad as pad_op
-from xpconv.ops.pooling import avg_pool, lp_pool, max_pool
+from xpconv.ops.pooling import avg_pool, global_avg_pool, global_max_pool, lp_pool, max_pool
 from xpconv.ops.unpooling import max_unpool
 from xpconv.windows import Pad
 

@@ -1,4 +1,4 @@
-"""Pooling to a given size: windows that share an axis out evenly, down to one window over everything."""
+"""Pooling to a given size: windows that share an axis out evenly."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from typing import Any
 from array_api_compat import array_namespace, device
 
 from xpconv.arrays import lowest, namespace, one_dtype, spatial_axes
-from xpconv.cuda import serves
-from xpconv.fusions import fused
 from xpconv.layout import channels_last, channels_second
 from xpconv.libraries import Array, Pullback
-from xpconv.operators import operator, vjp
-from xpconv.precision import accumulated, accumulated_unless
+from xpconv.operators import operator
+from xpconv.precision import accumulated
 from xpconv.resampling import Reads, resample
-from xpconv.windows import whole_numbers, window
+from xpconv.windows import whole_numbers
 
 
 @operator
@@ -115,70 +113,6 @@ def adaptive_avg_pool(x: Array, output_size: int | Sequence[int]) -> tuple[Array
         return (_elements(xp.broadcast_to(part, shape), shares),)
 
     return channels_second(y), pullback
-
-
-@operator
-@accumulated_unless(serves)
-def global_max_pool(x: Array) -> tuple[Array, Pullback]:
-    """Take the largest element of every channel.
-
-    Parameters
-    ----------
-    x : array, shape (N, C, *size)
-        Of a real dtype.
-
-    Returns
-    -------
-    array, shape (N, C, 1, ...)
-        The dtype of `x`. The gradient goes to the first maximum; NaN is above all numbers.
-
-    Raises
-    ------
-    TypeError
-        When `x` is no array of real numbers.
-    ValueError
-        When `x` has no spatial axis or an empty one.
-    """
-    return _over_everything("largest", x) or vjp(adaptive_max_pool, x, output_size=1)
-
-
-@operator
-@accumulated_unless(serves)
-def global_avg_pool(x: Array) -> tuple[Array, Pullback]:
-    """Take the mean of every channel.
-
-    Parameters
-    ----------
-    x : array, shape (N, C, *size)
-        Of a real floating dtype.
-
-    Returns
-    -------
-    array, shape (N, C, 1, ...)
-        The dtype of `x`.
-
-    Raises
-    ------
-    TypeError
-        When `x` is no array of real floating numbers.
-    ValueError
-        When `x` has no spatial axis or an empty one.
-
-    References
-    ----------
-    Lin, Chen and Yan, "Network in network" (2014).
-    """
-    return _over_everything("mean", x) or vjp(adaptive_avg_pool, x, output_size=1)
-
-
-def _over_everything(name: str, x: Array) -> tuple[Array, Pullback] | None:
-    """Reduce by a compiled loop over one window that sees all of every channel, where there is such a loop."""
-    loop = fused(name, x)
-    if loop is None or x.ndim < 3 or 0 in x.shape[2:]:
-        return None
-    members = [[(size,) for size in x.shape[2:]]] if name == "mean" else []
-    y, gradient = loop(channels_last(x), window(x.shape[2:], x.shape[2:]), *members)
-    return channels_second(y), lambda dy: (channels_second(gradient(channels_last(dy))[0]),)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,10 @@ from typing import Any
 
 from xpconv.arrays import namespace, one_dtype, spatial_axes
 from xpconv.cuda import serves
-from xpconv.frames import extend
 from xpconv.fusions import fused
 from xpconv.layout import channels_last, channels_second
 from xpconv.libraries import Array, Pullback
-from xpconv.operators import operator
+from xpconv.operators import operator, vjp
 from xpconv.precision import accumulated, accumulated_unless
 from xpconv.reductions import indices, largest, mean, over_taps, spread
 from xpconv.windows import Pad, Window, whole_number, window
@@ -187,7 +186,7 @@ def lp_pool(
         raise ValueError(f"p is {p}; give a finite number above 0")
     plan = pooling_window(x, kernel, stride, pad, dilation, ceil_mode)
     last = channels_last(x)
-    y = over_taps(xp.add, extend(xp.abs(last) ** p, plan.margins, first=1), plan) ** (1 / p)
+    y = over_taps("add", xp.abs(last) ** p, plan) ** (1 / p)
 
     def pullback(dy: Array) -> tuple[Array]:
         # dx = sign(x) |x|^(p-1) times the sum over windows of dy y^(1-p), where zeros have no powers below 0
@@ -196,6 +195,60 @@ def lp_pool(
         return (channels_second(slope * spread(share, plan)),)
 
     return channels_second(y), pullback
+
+
+@operator
+@accumulated_unless(serves)
+def global_max_pool(x: Array) -> tuple[Array, Pullback]:
+    """Take the largest element of every channel.
+
+    Parameters
+    ----------
+    x : array, shape (N, C, *size)
+        Of a real dtype.
+
+    Returns
+    -------
+    array, shape (N, C, 1, ...)
+        The dtype of `x`. The gradient goes to the first maximum; NaN is above all numbers.
+
+    Raises
+    ------
+    TypeError
+        When `x` is no array of real numbers.
+    ValueError
+        When `x` has no spatial axis or an empty one.
+    """
+    return vjp(max_pool, x, kernel=_everything(x))
+
+
+@operator
+@accumulated_unless(serves)
+def global_avg_pool(x: Array) -> tuple[Array, Pullback]:
+    """Take the mean of every channel.
+
+    Parameters
+    ----------
+    x : array, shape (N, C, *size)
+        Of a real floating dtype.
+
+    Returns
+    -------
+    array, shape (N, C, 1, ...)
+        The dtype of `x`.
+
+    Raises
+    ------
+    TypeError
+        When `x` is no array of real floating numbers.
+    ValueError
+        When `x` has no spatial axis or an empty one.
+
+    References
+    ----------
+    Lin, Chen and Yan, "Network in network" (2014).
+    """
+    return vjp(avg_pool, x, kernel=_everything(x))
 
 
 def pooling_window(
@@ -217,3 +270,12 @@ def pooling_window(
                 f"{span.kernel} taps with dilation {span.dilation} that sees none of them; give less padding"
             )
     return plan
+
+
+def _everything(x: Array) -> tuple[int, ...]:
+    """Return the kernel that sees all of every channel."""
+    namespace(x=x)
+    spatial_axes("x", x)
+    if 0 in x.shape[2:]:
+        raise ValueError(f"x has shape {tuple(x.shape)}; give at least one element along every spatial axis")
+    return tuple(x.shape[2:])
