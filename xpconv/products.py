@@ -194,6 +194,17 @@ def add_product(sum_so_far: Array | None, a: Array, b: Array, place: Array | Non
     return sum_so_far
 
 
+@functools.lru_cache(maxsize=256)
+def _contraction(subscripts: str) -> Callable[[Array, Array, Array], object]:
+    return lambda a, b, place: np.einsum(subscripts, a, b, out=place)
+
+
+def contracted(subscripts: str, a: Array, b: Array, place: Array) -> Array:
+    """Add up products in one sweep over NumPy's arrays, as `numpy.einsum` says which, and write them to a place."""
+    step(_contraction(subscripts), a, b, place)
+    return place
+
+
 def add(x: Array, more: Array) -> Array:
     """Return ``x + more``, in place where a library can."""
     if not isinstance(x, np.ndarray):

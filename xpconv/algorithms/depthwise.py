@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
 
 from xpconv.algorithms import Plan
 from xpconv.broadcasting import along
 from xpconv.broadcasting import total as summed_over
-from xpconv.execution import Band, assemble, bands, total
-from xpconv.frames import extend
-from xpconv.libraries import Array, namespace_of
-from xpconv.products import add_product
+from xpconv.execution import Band, assemble, bands, put, total
+from xpconv.frames import extend, frames
+from xpconv.libraries import Array, namespace_of, overlapping_view
+from xpconv.products import add, add_product, contracted, has_views, settled
+from xpconv.steps import step
 from xpconv.windows import Window
+from xpconv.workspace import empty, scratch
 
 
 class Depthwise:
@@ -34,6 +39,8 @@ class Depthwise:
         """Sum over the taps and channels of every window: (N, *size, C) to (N, *output, O)."""
         xp, window, filters = namespace_of(x), plan.window, weight.shape[-1]
         numbers = self.prepare(weight, plan) if prepared is None else prepared
+        if _alone(x, filters, plan):
+            return _correlated(x, numbers, bias, plan)
         numbers = along(numbers, 2, window.row)  # a row of windows, which multiplies faster than one by one
 
         def block(band: Band, place: Array | None) -> Array:
@@ -54,6 +61,9 @@ class Depthwise:
         xp, window, groups, filters = namespace_of(x), plan.window, plan.groups, dy.shape[-1]
         width = x.shape[-1] // groups
 
+        if _alone(x, filters, plan):
+            return xp.reshape(_gradients(x, dy, plan), (*window.kernel, 1, filters))
+
         def part_of(band: Band) -> Array:
             elements, part = window.part(band.rows.start, band.rows.stop)
             given = dy[band.images, band.rows, ...]
@@ -67,6 +77,89 @@ class Depthwise:
 
         dw = total(x, _bands(x, filters, plan), part_of)  # (taps*C/G, O)
         return xp.reshape(dw, (*window.kernel, width, filters))
+
+
+def _alone(x: Array, filters: int, plan: Plan) -> bool:
+    """Whether every channel has a filter of its own, and a sweep over views does it."""
+    return has_views(x) and len(plan.window.axes) > 0 and plan.groups == x.shape[-1] == filters
+
+
+def _correlated(x: Array, numbers: Array, bias: Array | None, plan: Plan) -> Array:
+    """Sum over the taps of every window, row by row: (N, *size, C) to (N, *output, C)."""
+    window, channels = plan.window, x.shape[-1]
+    axes, width = len(window.axes), window.output[-1]
+    weight = along(numbers, 2, width).reshape(*window.kernel, width * channels)
+    labels = _labels(axes)
+    row = None if bias is None else along(bias.reshape(1, channels), 0, width)  # (OW, C)
+
+    def block(band: Band, place: Array) -> Array:
+        elements, part = window.part(band.rows.start, band.rows.stop)
+        flat, first = place.reshape(*place.shape[:-2], -1), True
+        for taps, seen in _rows(x[band.images, elements, ...], part):
+            with scratch():
+                made = flat if first else empty(flat.shape, flat.dtype)
+                contracted(f"{labels.seen},{labels.taps}->{labels.made}", seen, weight[..., taps, :], made)
+                if not first:
+                    add(flat, made)
+            first = False
+        if first:
+            put(place, (), 0)
+        return place if row is None else add(place, row)
+
+    return assemble(x, (x.shape[0], *window.output, channels), _bands(x, channels, plan), block, moving=(x,))
+
+
+def _gradients(x: Array, dy: Array, plan: Plan) -> Array:
+    """Correlate every channel of the input with that of dy: (N, *size, C) and (N, *output, C) to (*kernel, C)."""
+    window, channels = plan.window, x.shape[-1]
+    width, labels = window.output[-1], _labels(len(window.axes))
+
+    def part_of(band: Band) -> Array:
+        elements, part = window.part(band.rows.start, band.rows.stop)
+        given = settled(dy[band.images, band.rows, ...])
+        given = given.reshape(*given.shape[:-2], -1)
+        sums = put(empty((*window.kernel, channels), x.dtype), (), 0)
+        for taps, seen in _rows(x[band.images, elements, ...], part):
+            with scratch():
+                some = sums[..., taps, :]
+                made = empty((*some.shape[:-1], width * channels), x.dtype)
+                contracted(f"{labels.seen},{labels.made}->{labels.taps}", seen, given, made)
+                by_window = made.reshape(*some.shape[:-1], width, channels)
+                step(np.add.reduce, by_window, -2, None, some)
+        return sums
+
+    return total(x, _bands(x, channels, plan), part_of, moving=(x, dy))
+
+
+class _Labels(NamedTuple):
+    """What einsum is to call the axes of what is seen, of the taps, and of what is made."""
+
+    seen: str
+    taps: str
+    made: str
+
+
+def _labels(axes: int) -> _Labels:
+    outputs, taps = "abcdefgh"[: axes - 1], "ijklmnop"[:axes]
+    pairs = "".join(o + k for o, k in zip(outputs, taps, strict=False))
+    return _Labels(f"z{pairs}{taps[-1]}x", f"{taps}x", f"z{outputs}x")
+
+
+def _rows(x: Array, window: Window) -> Iterator[tuple[slice, Array]]:
+    """Give what some taps of the last axis see of every row, as views: (N, H, ..., W, C) to (N, OH, KH, ..., KW, OW*C).
+
+    They are those of one phase of its stride, where windows move by one: with them a row lies in one piece.
+    """
+    *outer, last = window.axes
+    before, channels, margins = (slice(None),) * len(window.axes), x.shape[-1], [span.margin for span in outer]
+    for phase in last.phases():
+        if phase.over.kernel:
+            part = settled(extend(x[*before, phase.elements, :], [*margins, phase.over.margin], first=1))
+            counts, steps = (phase.over.kernel, last.output * channels), (phase.over.dilation * channels, 1)
+            seen = overlapping_view(part.reshape(*part.shape[:-2], -1), len(window.axes), counts, steps)
+            for i in reversed(range(len(outer))):
+                seen = frames(seen, 1 + i, outer[i])
+            yield phase.taps, seen
 
 
 def _seen(x: Array, window: Window, groups: int) -> Iterator[tuple[tuple[int, int], Array]]:
