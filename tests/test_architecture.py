@@ -54,6 +54,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
         "augmentation",
         "broadcasting",
         "compiled.sweeps",
+        "elementwise",
         "execution",
         "frames",
         "frozen",

@@ -13,10 +13,10 @@ from array_api_compat import array_namespace, device
 
 from xpconv.algorithms import WORKSPACE
 from xpconv.arrays import above_lowest, lowest
+from xpconv.elementwise import add_at, divided, equal, owned, reduced, room, scaled
 from xpconv.execution import Band, assemble, bands, put
 from xpconv.frames import extend
 from xpconv.libraries import Array, Pullback
-from xpconv.products import add_at, divided, equal, owned, reduced, room, scaled
 from xpconv.windows import Axis, Phase, Window
 from xpconv.workspace import scratch
 

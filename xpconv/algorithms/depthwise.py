@@ -14,10 +14,11 @@ import numpy as np
 from xpconv.algorithms import Plan
 from xpconv.broadcasting import along
 from xpconv.broadcasting import total as summed_over
+from xpconv.elementwise import add, add_product, settled
 from xpconv.execution import Band, assemble, bands, put, total
 from xpconv.frames import extend, frames
 from xpconv.libraries import Array, namespace_of, overlapping_view
-from xpconv.products import add, add_product, contracted, has_views, settled
+from xpconv.products import contracted, has_views
 from xpconv.steps import step
 from xpconv.windows import Window
 from xpconv.workspace import empty, scratch

@@ -14,10 +14,11 @@ import math
 
 from xpconv.algorithms import Plan
 from xpconv.broadcasting import along
+from xpconv.elementwise import add, settled
 from xpconv.execution import Band, assemble, bands, total
 from xpconv.frames import cut, extend, frames
 from xpconv.libraries import Array, namespace_of
-from xpconv.products import add, has_views, lay_out, matmul, settled, summed, times
+from xpconv.products import has_views, lay_out, matmul, summed, times
 from xpconv.windows import Window
 
 

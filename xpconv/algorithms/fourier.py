@@ -27,9 +27,10 @@ import array_api_extra as xpx
 import numpy as np
 from array_api_compat import device
 
+from xpconv.elementwise import settled
 from xpconv.frames import extend, frames
 from xpconv.libraries import Array, namespace_of
-from xpconv.products import product, settled
+from xpconv.products import product
 from xpconv.windows import Window
 
 Places = tuple[range, ...]  # where the elements of a tile stand on each axis of the transform

@@ -25,10 +25,11 @@ import numpy as np
 
 from xpconv.algorithms import Plan
 from xpconv.algorithms.toom_cook import TAPS, nested, transforms
+from xpconv.elementwise import add_at, settled
 from xpconv.execution import Band, assemble, bands, pieces, total
 from xpconv.frames import extend, frames
 from xpconv.libraries import Array, namespace_of
-from xpconv.products import add_at, lay_out, product, settled, summed, times
+from xpconv.products import lay_out, product, summed, times
 from xpconv.windows import Axis, Window
 
 TILES = 56  # that a band takes at least: all filters are read once for each band
