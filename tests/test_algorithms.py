@@ -11,6 +11,7 @@ from xpconv import execution, products
 from xpconv.algorithms import Plan
 from xpconv.algorithms.selection import ALGORITHMS, choose
 from xpconv.algorithms.toom_cook import transforms
+from xpconv.compiled import compiler
 from xpconv.testing import assert_close
 from xpconv.windows import window
 
@@ -228,3 +229,22 @@ def test_a_blas_without_a_small_kernel_gives_the_same(monkeypatch):
 def test_an_algorithm_that_does_not_serve_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         xpconv.conv(np.ones((1, 2, 8, 8)), np.ones((2, 2, 3, 3)), **options)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_bands_that_are_parts_of_a_row(monkeypatch, stride):
+    monkeypatch.setattr(execution, "TASK", 1 << 9)
+    rng = np.random.default_rng(0)
+    x, weight, bias = rng.standard_normal((2, 4, 101)), rng.standard_normal((4, 1, 3)), rng.standard_normal(4)
+    options = {"stride": stride, "pad": 1, "groups": 4}
+    monkeypatch.setenv("XPCONV_NUMBA", "0")
+    compiler.available.cache_clear()
+    try:
+        y, pullback = xpconv.vjp(xpconv.conv, x, weight, bias, **options)
+        assert_close(y, ref.conv(x, weight, bias, **options), atol=1e-10)
+        dy = rng.standard_normal(y.shape)
+        for got, wanted in zip(pullback(dy), ref.conv_gradients(dy, x, weight, **options), strict=True):
+            assert_close(got, wanted, atol=1e-10)
+    finally:
+        monkeypatch.undo()
+        compiler.available.cache_clear()

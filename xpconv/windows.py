@@ -22,10 +22,7 @@ Pad = int | str | Sequence[int | tuple[int, int]]
 
 
 class Phase(NamedTuple):
-    """The elements of an axis that meet the same taps of a strided window.
-
-    Seen alone they lie under windows of stride 1, `over` them; `axis` are the windows that give them back.
-    """
+    """Elements of an axis that meet the same taps, the windows that give them back, and those of stride 1 over them."""
 
     elements: slice
     taps: slice
@@ -82,11 +79,10 @@ class Axis:
     def around(self, start: int, stop: int) -> tuple[slice, Axis]:
         """Return the windows that see any of the elements from `start` up to `stop`, over these elements alone."""
         first = max(0, -(-(start + self.before - self.extent + 1) // self.stride))
-        last = min(self.output, (stop - 1 + self.before) // self.stride + 1)
         before = self.before + start - first * self.stride
-        windows = slice(first, max(first, last))
-        count = windows.stop - windows.start
-        return windows, Axis(stop - start, self.kernel, self.stride, before, 0, self.dilation, count)
+        count = max(0, min(self.output, (stop - 1 + self.before) // self.stride + 1) - first)
+        over = Axis(stop - start, self.kernel, self.stride, before, 0, self.dilation, count)
+        return slice(first, first + count), over
 
     def members(self, *, include_pad: bool) -> tuple[int, ...]:
         """Count for each window the taps that lie on the axis, or on the axis and its padding."""
@@ -104,7 +100,7 @@ class Axis:
         return 0 in self.members(include_pad=False)
 
     def phases(self) -> Iterator[Phase]:
-        """Cut the adjoint of these windows into windows of stride 1, one for each residue of the stride.
+        """Cut the windows and their adjoint into windows of stride 1, one for each residue of the stride.
 
         An element ``i`` takes part in window ``o`` at tap ``k`` when ``i + before == o*stride + k*dilation``. The
         elements of one residue ``(i + before) % stride`` therefore meet every ``stride/gcd``-th tap, and the windows

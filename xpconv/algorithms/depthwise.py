@@ -96,16 +96,17 @@ def _correlated(x: Array, numbers: Array, bias: Array | None, plan: Plan) -> Arr
     def block(band: Band, place: Array) -> Array:
         elements, part = window.part(band.rows.start, band.rows.stop)
         flat, first = place.reshape(*place.shape[:-2], -1), True
+        by_row = weight[..., : flat.shape[-1]]
         for taps, seen in _rows(x[band.images, elements, ...], part):
             with scratch():
                 made = flat if first else empty(flat.shape, flat.dtype)
-                contracted(f"{labels.seen},{labels.taps}->{labels.made}", seen, weight[..., taps, :], made)
+                contracted(f"{labels.seen},{labels.taps}->{labels.made}", seen, by_row[..., taps, :], made)
                 if not first:
                     add(flat, made)
             first = False
         if first:
             put(place, (), 0)
-        return place if row is None else add(place, row)
+        return place if row is None else add(place, row[: part.output[-1], :])
 
     return assemble(x, (x.shape[0], *window.output, channels), _bands(x, channels, plan), block, moving=(x,))
 
@@ -113,12 +114,12 @@ def _correlated(x: Array, numbers: Array, bias: Array | None, plan: Plan) -> Arr
 def _gradients(x: Array, dy: Array, plan: Plan) -> Array:
     """Correlate every channel of the input with that of dy: (N, *size, C) and (N, *output, C) to (*kernel, C)."""
     window, channels = plan.window, x.shape[-1]
-    width, labels = window.output[-1], _labels(len(window.axes))
+    labels = _labels(len(window.axes))
 
     def part_of(band: Band) -> Array:
         elements, part = window.part(band.rows.start, band.rows.stop)
         given = settled(dy[band.images, band.rows, ...])
-        given = given.reshape(*given.shape[:-2], -1)
+        width, given = given.shape[-2], given.reshape(*given.shape[:-2], -1)
         sums = put(empty((*window.kernel, channels), x.dtype), (), 0)
         for taps, seen in _rows(x[band.images, elements, ...], part):
             with scratch():
