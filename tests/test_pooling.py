@@ -9,6 +9,8 @@ from applying import compiled, value_and_gradients
 from cases import integers, normal, spread
 
 import xpconv
+from xpconv import execution, reductions
+from xpconv.compiled import compiler
 from xpconv.testing import assert_close
 
 GEOMETRIES = {  # shape, kernel, options
@@ -206,3 +208,21 @@ def test_without_a_stride_windows_lie_side_by_side():
     x = spread(1, 1, 6, 9)
     assert_close(xpconv.max_pool(x, (2, 3)), ref.max_pool(x, (2, 3), (2, 3))[0], rtol=0)
     assert_close(xpconv.avg_pool(x, (2, 3)), ref.avg_pool(x, (2, 3), (2, 3)))
+
+
+# --- Bands
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("numbers", [1, 60])
+def test_bands_of_any_size_give_the_same(monkeypatch, numbers, seed):
+    """On NumPy, where there are no compiled loops, the work is cut into bands; where the cuts lie must not matter."""
+    monkeypatch.setattr(compiler, "available", lambda: False)
+    monkeypatch.setattr(execution, "TASK", 4 * numbers)
+    monkeypatch.setattr(execution, "ALONE", 0)
+    monkeypatch.setattr(reductions, "LEAST", 0)
+    shape, kernel, options = draw_geometry(300 + seed)
+    numpy = xpconv.backend("numpy")
+    check_max(spread(*shape), numpy, kernel, options)
+    check_max(integers(3, *shape).astype(float), numpy, kernel, options)
+    check_average(normal(*shape), numpy, kernel, options | [{}, {"count_include_pad": False}, {"divisor": 3}][seed % 3])

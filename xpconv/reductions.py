@@ -39,9 +39,9 @@ def largest(x: Array, plan: Window) -> tuple[Array, Pullback]:
 
         def block(band: Band, place: Array | None) -> Array:
             start, stop = band.rows.start, band.rows.stop
-            windows, _ = plan.axes[0].around(start, stop)
+            windows, axis = plan.axes[0].around(start, stop)
             if windows.start == windows.stop:
-                return _zeros(dy[band.images, ...], (stop - start, *plan.size[1:]))
+                return _zeros(dy[band.images, ...], (axis.size, *plan.size[1:]))
             elements, part = plan.part(windows.start, windows.stop)
             met = slice(max(start, elements.start), min(stop, elements.stop))
             mine = slice(met.start - elements.start, met.stop - elements.start)
@@ -73,6 +73,8 @@ def mean(x: Array, plan: Window, members: Sequence[Sequence[int]]) -> tuple[Arra
     def pullback(dy: Array) -> tuple[Array]:
         def block(band: Band, place: Array | None) -> Array:
             windows, axis = plan.axes[0].around(band.rows.start, band.rows.stop)
+            if windows.start == windows.stop:
+                return _zeros(dy[band.images, ...], (axis.size, *plan.size[1:]))
             share = scaled(dy[band.images, windows, ...], of(windows))
             return spread(share, Window((axis, *plan.axes[1:])), place)
 
