@@ -20,7 +20,7 @@ from xpconv.libraries import Array, Pullback
 from xpconv.windows import Axis, Phase, Window
 from xpconv.workspace import scratch
 
-PASS = 8  # multiply-adds that take as long as one operation on each element of an array
+PASS = 2  # multiply-adds that an operation on an element counts as, where it is asked whether threads pay
 LEAST = 3 << 19  # numbers that a band has: steps that are over too soon leave threads waiting for the interpreter
 
 
