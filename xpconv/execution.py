@@ -132,6 +132,8 @@ def filled(x: Array, fill: Callable[[Array, slice], Array]) -> Array:
 def put(x: Array, where: tuple[slice, ...], values: Array | float) -> Array:
     """Return x with these values at a place, in place where a library can."""
     if not isinstance(x, np.ndarray):
+        if isinstance(values, int | float):  # which a library could put on another device first
+            values = namespace_of(x).full((), values, dtype=x.dtype, device=device(x))
         return xpx.at(x)[*where, ...].set(values)
     step(copied, values, x[where])
     return x
