@@ -9,11 +9,11 @@ import cupy_on_host
 import numpy as np
 import pytest
 import stand_ins
-from test_bench import STEP, TINY, hasty, loops  # noqa: F401
+from test_bench import STEP, TINY, Hungry, hasty, loops  # noqa: F401
 
 from xpconv import cli
 from xpconv.bench import memory
-from xpconv.bench.contenders import BOTH, FORWARD, Contender
+from xpconv.bench.contenders import BOTH, FORWARD
 from xpconv.bench.gpu import Chainer, CuDnn, OnCupy, Pool, TorchPool
 from xpconv.bench.results import ERRORS, Result, load
 
@@ -143,27 +143,17 @@ def test_weights_lie_as_who_computes_would_have_them(gpu, monkeypatch):
     assert orders("auto", "float32") == orders("direct", "float16") == [taps_first, first]
 
 
-class Hungry(Contender):
-    """What keeps 32 MB after its first call, and takes 16 MB in each."""
+class HungryThere(Hungry):
+    """The same on the device."""
 
-    name = "hungry"
-
-    def make(self, case, layout):
-        kept = []
-
-        def call():
-            if not kept:
-                kept.append(cupy_on_host.cupy.empty(4 << 20, float))
-            return (cupy_on_host.cupy.empty(2 << 20, float),)
-
-        return {FORWARD: call}
+    numbers = staticmethod(lambda count: cupy_on_host.cupy.empty(count, float))
 
 
 @pytest.mark.parametrize(("gauge", "wanted"), [(Pool(), 48 << 20), (TorchPool(), 1000)])
 def test_memory_is_the_peak_of_what_is_given_out(gpu, monkeypatch, gauge, wanted):
-    monkeypatch.setattr(Hungry, "gauge", gauge)
+    monkeypatch.setattr(HungryThere, "gauge", gauge)
     result = Result(TINY[0], FORWARD, "hungry", "channels first", [1.0], 0.0)
-    memory.measure([Hungry()], [result])
+    memory.measure([HungryThere()], [result])
     assert result.memory == wanted
 
 
