@@ -21,6 +21,14 @@ def room(like: Array, shape: tuple[int, ...]) -> Array:
     return namespace_of(like).zeros(shape, dtype=like.dtype, device=device(like))
 
 
+def zeros(like: Array, shape: tuple[int, ...]) -> Array:
+    """Make an array of zeros, to be added to."""
+    made = room(like, shape)
+    if isinstance(made, np.ndarray):
+        step(copied, 0, made)
+    return made
+
+
 @functools.lru_cache(maxsize=256)
 def inverse(order: tuple[int, ...]) -> tuple[int, ...]:
     """Return the order of axes that undoes another."""

@@ -13,7 +13,7 @@ from array_api_compat import array_namespace, device
 
 from xpconv.algorithms import WORKSPACE
 from xpconv.arrays import above_lowest, lowest
-from xpconv.elementwise import add_at, divided, equal, owned, reduced, room, scaled
+from xpconv.elementwise import add_at, divided, equal, owned, reduced, room, scaled, zeros
 from xpconv.execution import Band, assemble, bands, put
 from xpconv.frames import extend
 from xpconv.libraries import Array, Pullback
@@ -150,9 +150,7 @@ def _to_largest_along(axis: int, span: Axis, x: Array, y: Array, dy: Array, plai
     for start, phase in phases.items():
         part, margin = x[*before, phase.elements, ...], [phase.over.margin]
         seen[start] = extend(part, margin, first=axis, value=lowest(xp, x.dtype))
-        dseen[start] = room(dy, tuple(seen[start].shape))
-        if not span.abutting:
-            dseen[start] = put(dseen[start], (), 0)
+        dseen[start] = (room if span.abutting else zeros)(dy, tuple(seen[start].shape))
         if not plain:
             real[start] = extend(xp.ones_like(part, dtype=xp.bool), margin, first=axis)
     left = owned(dy)
@@ -177,7 +175,7 @@ def _to_largest_along(axis: int, span: Axis, x: Array, y: Array, dy: Array, plai
 
 def _zeros(like: Array, size: tuple[int, ...]) -> Array:
     """(N, ..., C) to (N, *size, C)."""
-    return put(room(like, (like.shape[0], *size, like.shape[-1])), (), 0)
+    return zeros(like, (like.shape[0], *size, like.shape[-1]))
 
 
 def _seen(x: Array, axis: int, span: Axis, value: float) -> Iterator[Array]:

@@ -14,7 +14,7 @@ import numpy as np
 from xpconv.algorithms import Plan
 from xpconv.broadcasting import along
 from xpconv.broadcasting import total as summed_over
-from xpconv.elementwise import add, add_product, settled
+from xpconv.elementwise import add, add_product, settled, zeros
 from xpconv.execution import Band, assemble, bands, put, total
 from xpconv.frames import extend, frames
 from xpconv.libraries import Array, namespace_of, overlapping_view
@@ -120,7 +120,7 @@ def _gradients(x: Array, dy: Array, plan: Plan) -> Array:
         elements, part = window.part(band.rows.start, band.rows.stop)
         given = settled(dy[band.images, band.rows, ...])
         width, given = given.shape[-2], given.reshape(*given.shape[:-2], -1)
-        sums = put(empty((*window.kernel, channels), x.dtype), (), 0)
+        sums = zeros(x, (*window.kernel, channels))
         for taps, seen in _rows(x[band.images, elements, ...], part):
             with scratch():
                 some = sums[..., taps, :]
