@@ -13,20 +13,23 @@ from pathlib import Path
 import numpy as np
 
 import xpconv
-from xpconv.augmentation import cutout, shift
-from xpconv.averaging import WeightAverage
-from xpconv.checkpoints import Checkpoints
-from xpconv.clipping import ClipNorm
-from xpconv.data import Dataset, load
-from xpconv.distributed import DataParallel
-from xpconv.divergence import StopAtNaN
-from xpconv.loss_scaling import LossScaling
-from xpconv.metrics import JsonLines, TensorBoard
-from xpconv.monitoring import Progress
-from xpconv.ranks import Ranks
-from xpconv.schedules import cosine, one_cycle, stairs, warmup
-from xpconv.sources import Augmented, InMemory, placed
-from xpconv.stopping import EarlyStopping
+from xpconv.data import Augmented, Dataset, InMemory, cutout, load, placed, shift
+from xpconv.distributed import DataParallel, Ranks
+from xpconv.training import (
+    Checkpoints,
+    ClipNorm,
+    EarlyStopping,
+    JsonLines,
+    LossScaling,
+    Progress,
+    StopAtNaN,
+    TensorBoard,
+    WeightAverage,
+    cosine,
+    one_cycle,
+    stairs,
+    warmup,
+)
 
 OPTIMIZERS = {"adam": xpconv.Adam, "adamw": xpconv.AdamW, "nesterov": xpconv.Nesterov, "sgdw": xpconv.SGDW}
 SCHEDULES = {"constant": lambda step, steps: 1, "cosine": cosine, "stairs": stairs(), "one-cycle": one_cycle()}

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from xpconv.augmentation import crop, cutout, flip, shift
+from xpconv.data import crop, cutout, flip, shift
 from xpconv.testing import assert_close
 
 SAMPLES = 400

@@ -6,10 +6,8 @@ from cases import integers, normal
 from test_callbacks import StopAfter, made, on_host
 
 import xpconv
-from xpconv.averaging import WeightAverage
-from xpconv.stopping import EarlyStopping
 from xpconv.testing import assert_close
-from xpconv.training import Callback
+from xpconv.training import Callback, EarlyStopping, WeightAverage
 
 HELD_OUT = normal(4, 1, 6, 6), integers(10, 4)
 

@@ -7,10 +7,9 @@ import pytest
 from cases import integers, normal
 
 import xpconv
-from xpconv.schedules import cosine
-from xpconv.sources import InMemory, Source
+from xpconv.data import InMemory, Source
 from xpconv.testing import assert_close
-from xpconv.training import Callback, Trainer
+from xpconv.training import Callback, Trainer, cosine
 
 
 def made(backend="numpy", seed=0, epochs=3, shape=(4, 1, 3, 3), dtype="float32", **options):

@@ -17,15 +17,11 @@ from cases import integers, normal
 from test_callbacks import Counter, StopAfter, another_network, made, on_host, without_seconds
 
 import xpconv
-from xpconv.averaging import WeightAverage
-from xpconv.checkpoints import MANIFEST, Checkpoints, DamagedCheckpointError, load_checkpoint, save_checkpoint
 from xpconv.data import digits
-from xpconv.divergence import StopAtNaN
-from xpconv.loss_scaling import LossScaler, LossScaling
-from xpconv.states import split
-from xpconv.stopping import EarlyStopping
 from xpconv.testing import assert_close
-from xpconv.training import Callback, Trainer
+from xpconv.training import Callback, EarlyStopping, LossScaler, LossScaling, StopAtNaN, Trainer, WeightAverage
+from xpconv.training.checkpoints import MANIFEST, Checkpoints, DamagedCheckpointError, load_checkpoint, save_checkpoint
+from xpconv.training.states import split
 from xpconv.weights import load_weights
 
 pytest.importorskip("safetensors")
@@ -250,7 +246,7 @@ def test_all_damaged(copied):
 
 def rewritten(file, **changes):
     """Change a manifest as another version of the library would have written it."""
-    from xpconv.checkpoints import _digest
+    from xpconv.training.checkpoints import _digest
 
     content = json.loads(file.read_bytes()) | changes
     content.pop("sha256")
@@ -320,7 +316,7 @@ def test_a_full_file_system(tmp_path):
     """The same on a file system that is really full; mounting one is not allowed everywhere."""
     program = (
         "import sys; sys.path[:0] = sys.argv[2:]\n"
-        "from test_callbacks import made; from xpconv.checkpoints import Checkpoints, load_checkpoint\n"
+        "from test_callbacks import made; from xpconv.training.checkpoints import Checkpoints, load_checkpoint\n"
         "import os, pathlib; place = pathlib.Path(sys.argv[1])\n"
         "(place / 'ballast').write_bytes(bytes(140 * 1024))\n"
         "try: made(epochs=50, callbacks=[Checkpoints(place / 'c', keep=50)]).train()\n"

@@ -6,8 +6,8 @@ from cases import normal
 from test_callbacks import made
 
 import xpconv
-from xpconv.clipping import ClipNorm, ClipValue, clip_norm, clip_value
 from xpconv.testing import assert_close
+from xpconv.training import ClipNorm, ClipValue, clip_norm, clip_value
 
 
 def gradients(backend, dtype="float32", scale=1.0):

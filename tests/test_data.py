@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from formats import idx
 
-from xpconv import data
-from xpconv.data import Dataset, batches, digits, load, mnist
+from xpconv.data import Dataset, batches, datasets, digits, load, mnist
 
-TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = data._MNIST_MD5
+TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = datasets._MNIST_MD5
 INSTALL = 'pip install "xpconv\\[examples\\]"'
 
 
@@ -138,7 +137,7 @@ def published(monkeypatch):
     arrays[TRAIN_IMAGES][0, 0, :2] = 0, 255
     contents = {name: idx(0x08, array) for name, array in arrays.items()}
     files = {name: gzip.compress(content, mtime=0) for name, content in contents.items()}
-    monkeypatch.setattr(data, "_MNIST_MD5", {name: (md5(files[name]), md5(contents[name])) for name in files})
+    monkeypatch.setattr(datasets, "_MNIST_MD5", {name: (md5(files[name]), md5(contents[name])) for name in files})
     return arrays, files
 
 
@@ -188,7 +187,7 @@ def test_mnist_with_another_checksum(directory, published, name):
     (plain if plain.exists() else directory / f"{name}.gz").write_bytes(content)
     with pytest.raises(ValueError, match=name) as caught:
         mnist(directory)
-    expected = data._MNIST_MD5[name][1]
+    expected = datasets._MNIST_MD5[name][1]
     assert str(caught.value).endswith(f"MD5 {md5(content)} of the content found, {expected} expected")
 
 
@@ -249,7 +248,7 @@ def mirror(published, tmp_path, monkeypatch):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.files, server.requests, server.withheld = dict(published[1]), [], 0
     server.cache = tmp_path / "cache" / "mnist"
-    monkeypatch.setattr(data, "_MNIST_URL", f"http://127.0.0.1:{server.server_port}/mnist/")
+    monkeypatch.setattr(datasets, "_MNIST_URL", f"http://127.0.0.1:{server.server_port}/mnist/")
     monkeypatch.setattr(pooch, "os_cache", lambda project: {"xpconv": tmp_path / "cache"}[project])
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -282,7 +281,7 @@ def test_corrupt_download_never_enters_the_cache(mirror, published):
     mirror.files[TRAIN_LABELS] = published[1][TRAIN_LABELS][:-1]
     with pytest.raises(ValueError, match=f"{TRAIN_LABELS}.gz") as caught:
         mnist()
-    assert data._MNIST_MD5[TRAIN_LABELS][0] in str(caught.value)
+    assert datasets._MNIST_MD5[TRAIN_LABELS][0] in str(caught.value)
     assert md5(mirror.files[TRAIN_LABELS]) in str(caught.value)
     assert cached(mirror) == {f"{TRAIN_IMAGES}.gz": published[1][TRAIN_IMAGES]}
 
@@ -320,8 +319,8 @@ def test_download_of_a_file_that_the_mirror_lacks(mirror):
 
 
 def test_downloaded_content_is_checked_too(mirror, monkeypatch):
-    sums = {**data._MNIST_MD5, TEST_LABELS: (data._MNIST_MD5[TEST_LABELS][0], "0" * 32)}
-    monkeypatch.setattr(data, "_MNIST_MD5", sums)
+    sums = {**datasets._MNIST_MD5, TEST_LABELS: (datasets._MNIST_MD5[TEST_LABELS][0], "0" * 32)}
+    monkeypatch.setattr(datasets, "_MNIST_MD5", sums)
     with pytest.raises(ValueError, match=f"{TEST_LABELS}.gz: MD5 .* content found, {'0' * 32} expected"):
         mnist()
 

@@ -18,16 +18,14 @@ import together
 from cases import normal, positive
 
 import xpconv
-from xpconv import ranks as ranks_module
-from xpconv.checkpoints import Checkpoints
 from xpconv.cuda import collectives
-from xpconv.distributed import Buckets, DataParallel
-from xpconv.monitoring import Progress
-from xpconv.ranks import Ranks, portion
+from xpconv.data import Augmented, InMemory
+from xpconv.distributed import ranks as ranks_module
+from xpconv.distributed.data_parallel import Buckets, DataParallel
+from xpconv.distributed.ranks import Ranks, portion
 from xpconv.shards import Shard, bounds
-from xpconv.sources import Augmented, InMemory
 from xpconv.testing import assert_close
-from xpconv.training import Trainer
+from xpconv.training import Checkpoints, Progress, Trainer
 
 HERE = pathlib.Path(__file__).parent
 MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]))

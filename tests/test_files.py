@@ -8,7 +8,7 @@ import pytest
 from cases import normal
 from formats import idx
 
-from xpconv.files import MappedArray, read_idx
+from xpconv.data import MappedArray, read_idx
 
 # The IDX format
 

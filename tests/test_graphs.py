@@ -13,17 +13,21 @@ from cases import integers, normal
 from test_callbacks import StopAfter, made, on_host, without_seconds
 
 import xpconv
-from xpconv.averaging import WeightAverage
-from xpconv.clipping import ClipNorm
 from xpconv.cuda.graphs import SIGNATURE, Graph
-from xpconv.divergence import StopAtNaN
-from xpconv.loss_scaling import LossScaler, LossScaling
 from xpconv.optimizers import Optimizer
 from xpconv.recording import fed, replaced
-from xpconv.replaying import Replayed
-from xpconv.stopping import EarlyStopping
 from xpconv.testing import assert_close
-from xpconv.training import Callback, Trainer
+from xpconv.training import (
+    Callback,
+    ClipNorm,
+    EarlyStopping,
+    LossScaler,
+    LossScaling,
+    StopAtNaN,
+    Trainer,
+    WeightAverage,
+)
+from xpconv.training.replaying import Replayed
 
 pytestmark = pytest.mark.skipif(cupy_on_host.COMPILER is None, reason="there is no C++ compiler here")
 

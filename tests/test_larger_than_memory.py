@@ -18,8 +18,7 @@ PROGRAM = """
 import sys
 import numpy as np
 import xpconv
-from xpconv.files import MappedArray
-from xpconv.streaming import Indexed
+from xpconv.data import Indexed, MappedArray
 from xpconv.training import Trainer
 
 def resident(kind):

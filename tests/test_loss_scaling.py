@@ -6,11 +6,8 @@ from cases import integers, normal
 from test_callbacks import made
 
 import xpconv
-from xpconv.averaging import WeightAverage
-from xpconv.clipping import ClipNorm
-from xpconv.loss_scaling import LossScaler, LossScaling
 from xpconv.testing import assert_close
-from xpconv.training import Trainer
+from xpconv.training import ClipNorm, LossScaler, LossScaling, Trainer, WeightAverage
 
 
 def test_the_gradients_are_those_of_the_loss(backend):

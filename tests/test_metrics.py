@@ -8,10 +8,7 @@ import sys
 import pytest
 from test_callbacks import StopAfter, made, on_host
 
-from xpconv import metrics
-from xpconv.metrics import JsonLines, TensorBoard
-from xpconv.schedules import cosine
-from xpconv.training import Callback
+from xpconv.training import Callback, JsonLines, TensorBoard, cosine, metrics
 
 
 def lines(file):

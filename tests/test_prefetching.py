@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from cases import integers, normal
 
-from xpconv.prefetching import delivered, prefetched
+from xpconv.data.prefetching import delivered, prefetched
 from xpconv.testing import assert_close
 
 

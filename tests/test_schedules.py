@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from xpconv.schedules import cosine, one_cycle, stairs, warmup
+from xpconv.training import cosine, one_cycle, stairs, warmup
 
 
 def factors(schedule, steps):

@@ -8,10 +8,7 @@ import pytest
 from cases import integers, normal
 
 import xpconv
-from xpconv.augmentation import shift
-from xpconv.files import MappedArray
-from xpconv.sources import Augmented, InMemory
-from xpconv.streaming import Indexed, Iterated
+from xpconv.data import Augmented, Indexed, InMemory, Iterated, MappedArray, shift
 from xpconv.testing import assert_close
 from xpconv.training import Callback, Trainer
 

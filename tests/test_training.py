@@ -7,13 +7,9 @@ import pytest
 from cases import integers, normal
 
 import xpconv
-from xpconv import monitoring
 from xpconv.data import Dataset, digits
-from xpconv.history import History
-from xpconv.monitoring import Progress
-from xpconv.schedules import cosine
 from xpconv.testing import assert_close
-from xpconv.training import Callback, Trainer
+from xpconv.training import Callback, History, Progress, Trainer, cosine, monitoring
 
 STEPS = 50
 

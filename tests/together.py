@@ -11,13 +11,10 @@ import sys
 import numpy as np
 
 import xpconv
-from xpconv.checkpoints import Checkpoints
-from xpconv.distributed import DataParallel
-from xpconv.divergence import StopAtNaN
+from xpconv.distributed import DataParallel, Ranks
 from xpconv.layers import Affine, BatchNormalization, Convolution, Dropout, Pooling, Relu
 from xpconv.networks import Network
-from xpconv.ranks import Ranks
-from xpconv.training import Callback
+from xpconv.training import Callback, Checkpoints, StopAtNaN
 
 SAMPLES, BATCH = 61, 20  # the last batch has one sample, and most ranks none
 

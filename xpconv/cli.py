@@ -12,7 +12,7 @@ from xpconv.backends import Backend, backend, survey
 from xpconv.bench import command as bench
 from xpconv.catalogue import table
 from xpconv.cuda.cudnn import survey as survey_cudnn
-from xpconv.ranks import survey as survey_mpi
+from xpconv.distributed.ranks import survey as survey_mpi
 
 
 class Parser(argparse.ArgumentParser):

@@ -23,7 +23,7 @@ from xpconv.bench import book
 from xpconv.bench.layers import NETWORKS, Case
 from xpconv.bench.problems import Host, problem
 from xpconv.libraries import Array, synchronize, to_numpy
-from xpconv.training import Callback, Trainer
+from xpconv.training.trainer import Callback, Trainer
 
 FORWARD, BOTH = "forward", "forward + backward"
 LAST, FIRST = "channels last", "channels first"

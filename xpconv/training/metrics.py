@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xpconv.training import Callback, Trainer
+from xpconv.training.trainer import Callback, Trainer
 
 STEPS_BETWEEN_LOOKS = 20  # a look at the losses waits for the device
 

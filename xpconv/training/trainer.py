@@ -12,14 +12,14 @@ import array_api_compat
 import numpy as np
 
 from xpconv.cuda.runtime import takes_kernels
-from xpconv.history import History
+from xpconv.data.sources import InMemory, Samples, Source, placed
 from xpconv.libraries import Array, synchronize, to_numpy
 from xpconv.networks import Network, beside
 from xpconv.optimizers import Optimizer
-from xpconv.replaying import Replayed, Work
-from xpconv.schedules import Schedule
-from xpconv.sources import InMemory, Samples, Source, placed
-from xpconv.states import leaves, moved
+from xpconv.training.history import History
+from xpconv.training.replaying import Replayed, Work
+from xpconv.training.schedules import Schedule
+from xpconv.training.states import leaves, moved
 from xpconv.weights import check_fit
 from xpconv.windows import whole_number
 
@@ -83,7 +83,7 @@ class Trainer:
     optimizer : Optimizer
     train : Dataset, (x, t) or Source
         NumPy arrays, copied to the parameters once and in their dtype: x (N, ...) of floats, and t (N,) labels as
-        integers or (N, K) rows. Or where else batches come from: `xpconv.streaming.Indexed` reads them from files.
+        integers or (N, K) rows. Or where else batches come from: `xpconv.data.streaming.Indexed` reads them from files.
     test : Dataset or (x, t), optional
         To measure the accuracy on after each epoch.
     epochs : int
@@ -94,7 +94,7 @@ class Trainer:
         Shuffles the samples of each epoch, on the host: the same seed gives the same order on every backend.
     schedule : callable, optional
         ``schedule(step, steps)`` gives the factor of the learning rate at each of the steps, from 0 on: one of
-        `xpconv.schedules`, say.
+        `xpconv.training.schedules`, say.
     sample : int
         How many of the images trained on tell the accuracy on them, the same ones after each epoch.
     callbacks : sequence of Callback

@@ -7,9 +7,9 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
+from xpconv.data.sources import Samples, placed
 from xpconv.libraries import Array
-from xpconv.sources import Samples, placed
-from xpconv.training import Callback, Trainer
+from xpconv.training.trainer import Callback, Trainer
 from xpconv.windows import whole_number
 
 

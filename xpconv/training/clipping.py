@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from xpconv.arrays import accumulation_dtype, namespace, one_dtype
 from xpconv.hyperparameters import number
 from xpconv.libraries import Array
-from xpconv.training import Callback, Trainer
+from xpconv.training.trainer import Callback, Trainer
 
 
 def clip_norm(grads: Mapping[str, Array], largest: float) -> dict[str, Array]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from xpconv.hyperparameters import number
 from xpconv.libraries import Array
-from xpconv.training import Callback, Trainer
+from xpconv.training.trainer import Callback, Trainer
 
 
 class WeightAverage(Callback):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from array_api_compat import array_namespace
 
 from xpconv.libraries import Array
-from xpconv.training import Callback, Trainer
+from xpconv.training.trainer import Callback, Trainer
 
 
 class StopAtNaN(Callback):

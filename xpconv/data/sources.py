@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 import array_api_compat
 import numpy as np
 
-from xpconv.data import Dataset, batches
+from xpconv.data.datasets import Dataset, batches
 from xpconv.libraries import Array
 from xpconv.networks import Network, beside
 from xpconv.shards import bounds
@@ -170,7 +170,7 @@ class Augmented:
     source : Source
     augment : callable
         ``augment(x, rng=rng)`` gives a batch of as many images, where `x` is: ``functools.partial(shift, most=2)`` of
-        `xpconv.augmentation`, for one, or a function that calls several. With ``rng=None``, for the samples to tell
+        `xpconv.data`, for one, or a function that calls several. With ``rng=None``, for the samples to tell
         the accuracy on, it draws nothing.
     rng : numpy.random.Generator or int, optional
         Draws a seed for each epoch. What a step draws follows from the seed and the step's number alone.

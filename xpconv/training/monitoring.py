@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from xpconv.training import Callback, Trainer
+from xpconv.training.trainer import Callback, Trainer
 
 STEPS_BETWEEN_REPORTS = 20  # a report of the loss waits for the device
 SECONDS_BETWEEN_LINES = 60

@@ -13,16 +13,16 @@ from typing import Any
 
 import array_api_compat
 
-from xpconv.history import History
+from xpconv.data.sources import Ordered, Samples, Source
+from xpconv.distributed.ranks import Ranks
 from xpconv.layers import Loss
 from xpconv.libraries import Array
 from xpconv.networks import Network
 from xpconv.optimizers import Optimizer
-from xpconv.ranks import Ranks
 from xpconv.shards import Shard, bounds
-from xpconv.sources import Ordered, Samples, Source
-from xpconv.states import join, split
-from xpconv.training import Callback, Trainer
+from xpconv.training.history import History
+from xpconv.training.states import join, split
+from xpconv.training.trainer import Callback, Trainer
 from xpconv.windows import whole_number
 
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import array_api_compat
 import numpy as np
 
+from xpconv.data.prefetching import delivered
+from xpconv.data.sources import Order, Ordered, check_samples, check_targets
 from xpconv.libraries import Array
 from xpconv.networks import Network
-from xpconv.prefetching import delivered
-from xpconv.sources import Order, Ordered, check_samples, check_targets
 from xpconv.windows import whole_number
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Indexed(Ordered):
-    """Samples that can be read by their index, in an `Order`: NumPy's arrays, or `xpconv.files.MappedArray`.
+    """Samples that can be read by their index, in an `Order`: NumPy's arrays, or `xpconv.data.files.MappedArray`.
 
     The same samples, batch size and seed give the same batches as in memory.
 

@@ -15,7 +15,7 @@ import array_api_compat
 
 from xpconv.arrays import accumulation_dtype, namespace, one_dtype
 from xpconv.libraries import Array
-from xpconv.training import Callback, Trainer
+from xpconv.training.trainer import Callback, Trainer
 from xpconv.windows import whole_number
 
 

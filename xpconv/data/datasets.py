@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpconv.files import content, parse_idx
+from xpconv.data.files import content, parse_idx
 from xpconv.windows import whole_number
 
 if TYPE_CHECKING:
