@@ -21,8 +21,8 @@ except ImportError:
 @pytest.fixture(params=["numpy", "array-api-strict:device1"])
 def quick_backend(request):
     """Backends on which a geometry costs milliseconds: NumPy as it is, and the bare standard."""
-    from xpconv.backends import backend
-    from xpconv.libraries import strictest
+    from xpconv.arrays import backend
+    from xpconv.arrays.libraries import strictest
 
     pytest.importorskip(request.param.partition(":")[0].replace("-", "_"))
     found = backend(request.param)
@@ -33,7 +33,7 @@ def quick_backend(request):
 @pytest.fixture(autouse=True)
 def scripts_do_what_their_tasks_did(monkeypatch):
     """Follow every script as soon as it is written, with NaNs in place of all that its task has computed."""
-    from xpconv import steps
+    from xpconv.execution import steps
 
     def checked(taken, made, arrays, origins, memory):
         script = write(taken, made, arrays, origins, memory)

@@ -10,7 +10,7 @@ from array_api_compat import array_namespace, device
 
 import xpconv
 from xpconv.optimizers import AdaGrad, Adam, Momentum, Nesterov
-from xpconv.transposition import transposed_window
+from xpconv.windows.transposition import transposed_window
 
 # The inputs that say how, not what: they are read on the host.
 ON_THE_HOST = {

@@ -5,7 +5,7 @@ import sys
 
 from test_onnx import CASES, NODE_CASES, check
 
-from xpconv.libraries import strictest
+from xpconv.arrays.libraries import strictest
 from xpconv.testing.plugin import ROWS, usable
 
 

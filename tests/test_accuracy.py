@@ -76,7 +76,7 @@ def errors(seed):
 
 
 def test_float32_errors_stay_within_the_documented_bound(monkeypatch):
-    monkeypatch.setattr("xpconv.products.small_product", lambda: 1_000_000)
+    monkeypatch.setattr("xpconv.execution.products.small_product", lambda: 1_000_000)
     worst = defaultdict(lambda: [0.0, 0.0, 0.0])
     count = defaultdict(int)
     for seed in range(LAYERS):

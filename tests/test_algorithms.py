@@ -7,11 +7,11 @@ import pytest
 import reference as ref
 
 import xpconv
-from xpconv import execution, products
 from xpconv.algorithms import Plan
 from xpconv.algorithms.selection import ALGORITHMS, choose
 from xpconv.algorithms.toom_cook import transforms
 from xpconv.compiled import compiler
+from xpconv.execution import products, tasks
 from xpconv.testing import assert_close
 from xpconv.windows import window
 
@@ -131,8 +131,8 @@ def test_two_runs_give_identical_bits(algorithm):
 @pytest.mark.parametrize(("kernel", "stride", "groups"), [(3, 1, 1), (3, 2, 1), (5, 3, 2), (1, 1, 1), (2, 1, 4)])
 def test_bands_of_any_size_give_the_same(monkeypatch, cache, kernel, stride, groups):
     """On NumPy the work is cut to fit a cache, elsewhere to fit a workspace; where the cuts lie must not matter."""
-    monkeypatch.setattr(execution, "TASK", cache)
-    monkeypatch.setattr(execution, "ALONE", 0)
+    monkeypatch.setattr(tasks, "TASK", cache)
+    monkeypatch.setattr(tasks, "ALONE", 0)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((5, 4, 19, 17))
     weight = rng.standard_normal((8, 4 // groups, kernel, kernel))
@@ -154,8 +154,8 @@ def test_bands_of_any_size_give_the_same(monkeypatch, cache, kernel, stride, gro
 @pytest.mark.parametrize("size", [(401,), (19, 17), (7, 6, 5)], ids=len)
 def test_bands_of_any_number_of_axes_get_their_bias(monkeypatch, algorithm, size):
     """Of one axis the bands are parts of what is otherwise a whole row."""
-    monkeypatch.setattr(execution, "TASK", 1 << 10)
-    monkeypatch.setattr(execution, "ALONE", 0)
+    monkeypatch.setattr(tasks, "TASK", 1 << 10)
+    monkeypatch.setattr(tasks, "ALONE", 0)
     groups = 4 if algorithm == "depthwise" else 1
     x, weight, bias = arrays(((2, 4, *size), (8, 4 // groups, *(3 for _ in size))))
     y = xpconv.conv(x, weight, bias, pad=1, groups=groups, algorithm=algorithm)
@@ -233,7 +233,7 @@ def test_an_algorithm_that_does_not_serve_is_refused(options, message):
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_depthwise_bands_that_are_parts_of_a_row(monkeypatch, stride):
-    monkeypatch.setattr(execution, "TASK", 1 << 9)
+    monkeypatch.setattr(tasks, "TASK", 1 << 9)
     rng = np.random.default_rng(0)
     x, weight, bias = rng.standard_normal((2, 4, 101)), rng.standard_normal((4, 1, 3)), rng.standard_normal(4)
     options = {"stride": stride, "pad": 1, "groups": 4}

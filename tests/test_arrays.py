@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cases import normal
 
-from xpconv.arrays import namespace, one_dtype, shaped, spatial_axes
+from xpconv.arrays.arguments import namespace, one_dtype, shaped, spatial_axes
 
 
 def test_the_namespace_follows_the_arrays(backend):

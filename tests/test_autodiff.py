@@ -7,7 +7,7 @@ import pytest
 from cases import CASES, FIRST, normal
 
 import xpconv
-from xpconv.libraries import strictest
+from xpconv.arrays.libraries import strictest
 from xpconv.testing import assert_close
 
 

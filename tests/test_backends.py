@@ -9,8 +9,8 @@ import pytest
 from cases import integers, normal
 
 import xpconv
-from xpconv.backends import survey
-from xpconv.libraries import LIBRARIES, at_hand, device_name, strictest, synchronize
+from xpconv.arrays.backends import survey
+from xpconv.arrays.libraries import LIBRARIES, at_hand, device_name, strictest, synchronize
 from xpconv.testing import assert_close
 
 

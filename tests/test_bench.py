@@ -307,8 +307,8 @@ def test_garbage_is_collected_again_after_a_failure(hasty):
 def test_threads_are_held_for_everyone():
     code = """
 from xpconv.bench.measuring import hold_threads
-from xpconv.blas import openblas
-from xpconv.workers import lanes
+from xpconv.execution.blas import openblas
+from xpconv.execution.workers import lanes
 import os
 print(hold_threads(1), lanes(), len(os.sched_getaffinity(0)), openblas().get_threads() if openblas() else 1)
 print(os.environ["NPROC"] if (os.cpu_count() or 1) > 1 else 1)

@@ -37,7 +37,7 @@ def test_what_was_seen(entries, name, axes, layers, dtypes):
 
 def test_a_pullback_of_another_dtype_does_not_count():
     @xpconv.operator
-    def sloppy(x: "xpconv.libraries.Array"):
+    def sloppy(x: "xpconv.arrays.libraries.Array"):
         return x, lambda dy: (dy.astype("float64"),)
 
     numpy = xpconv.backend("numpy")
@@ -47,7 +47,7 @@ def test_a_pullback_of_another_dtype_does_not_count():
 
 def test_an_argument_without_an_example_is_an_error_not_a_gap():
     @xpconv.operator
-    def novel(x: "xpconv.libraries.Array", novelty):
+    def novel(x: "xpconv.arrays.libraries.Array", novelty):
         return x, lambda dy: (dy,)
 
     with pytest.raises(NotImplementedError, match="novelty"):

@@ -18,11 +18,11 @@ from test_callbacks import Counter, StopAfter, another_network, made, on_host, w
 
 import xpconv
 from xpconv.data import digits
+from xpconv.networks.weights import load_weights
 from xpconv.testing import assert_close
 from xpconv.training import Callback, EarlyStopping, LossScaler, LossScaling, StopAtNaN, Trainer, WeightAverage
 from xpconv.training.checkpoints import MANIFEST, Checkpoints, DamagedCheckpointError, load_checkpoint, save_checkpoint
 from xpconv.training.states import split
-from xpconv.weights import load_weights
 
 pytest.importorskip("safetensors")
 ROOT = pathlib.Path(__file__).parents[1]

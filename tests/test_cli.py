@@ -8,8 +8,8 @@ import pytest
 
 import xpconv
 from xpconv import cli
-from xpconv.backends import survey
-from xpconv.libraries import LIBRARIES
+from xpconv.arrays.backends import survey
+from xpconv.arrays.libraries import LIBRARIES
 
 
 def test_info_has_a_line_for_every_backend(capsys):

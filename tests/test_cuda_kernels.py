@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from test_geometry import BATCHES, SEEDS, geometries
 
 from xpconv.algorithms import Plan
+from xpconv.arrays import to_numpy
 from xpconv.cuda import depthwise, pooling, sources
 from xpconv.cuda.lowering import Lowering, lower, raise_to
 from xpconv.cuda.runtime import accumulation
 from xpconv.cuda.winograd import Winograd
-from xpconv.libraries import to_numpy
 from xpconv.testing import assert_close
 from xpconv.windows import window
 

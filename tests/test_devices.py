@@ -8,8 +8,10 @@ import pytest
 from cases import CASES, normal
 
 import xpconv
-from xpconv import libraries, operators, optimizers
-from xpconv.libraries import on_device, strictest
+from xpconv import operators
+from xpconv.arrays import libraries
+from xpconv.arrays.libraries import on_device, strictest
+from xpconv.optimizers import rules
 from xpconv.testing import assert_close
 
 strict = pytest.importorskip("array_api_strict")
@@ -123,7 +125,7 @@ def test_operators_and_pullbacks_run_on_the_entered_device(monkeypatch):
 
 def test_optimizers_step_on_the_entered_device(monkeypatch):
     place, seen = Place(), []
-    monkeypatch.setattr(optimizers, "on_device", lambda array: place)
+    monkeypatch.setattr(rules, "on_device", lambda array: place)
 
     class Watching(xpconv.SGD):
         def step(self, name, p, g, lr):

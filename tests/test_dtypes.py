@@ -9,7 +9,7 @@ from applying import compiled, value_and_gradients
 from cases import CASES, FIRST, integers, normal
 
 import xpconv
-from xpconv.libraries import strictest
+from xpconv.arrays.libraries import strictest
 from xpconv.testing import assert_close
 from xpconv.testing.comparison import dtype_name, on_host
 

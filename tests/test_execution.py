@@ -10,8 +10,8 @@ import pytest
 import reference as ref
 
 import xpconv
-from xpconv import blas, workers
-from xpconv.frozen import _kept, immutable
+from xpconv.arrays.frozen import _kept, immutable
+from xpconv.execution import blas, workers
 from xpconv.testing import assert_close
 
 
@@ -136,7 +136,7 @@ def python(code, **environment):
 
 
 def test_the_number_of_threads_can_be_set():
-    code = "from xpconv.workers import processors; print(len(processors()))"
+    code = "from xpconv.execution.workers import processors; print(len(processors()))"
     assert python(code, XPCONV_NUM_THREADS="1").stdout.strip() == "1"
     refused = python(code, XPCONV_NUM_THREADS="many")
     assert "XPCONV_NUM_THREADS is 'many'; give a whole number of at least 1" in refused.stderr

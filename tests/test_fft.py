@@ -125,7 +125,7 @@ def chosen(shape, filters, kernel, groups=1, dtype=np.float32, **options):
 
 def test_auto_takes_it_where_it_pays(monkeypatch):
     monkeypatch.setattr("xpconv.algorithms.selection.fused", lambda *_: None)  # compiled loops would do its work
-    monkeypatch.setattr("xpconv.products.small_product", lambda: 1_000_000)
+    monkeypatch.setattr("xpconv.execution.products.small_product", lambda: 1_000_000)
     assert chosen((8, 56, 56, 64), 64, 7) == "fft"
     assert chosen((8, 56, 56, 64), 64, 7, dtype=np.float64) == "direct"
     assert chosen((8, 56, 56, 64), 64, 3) == "winograd"
@@ -134,7 +134,7 @@ def test_auto_takes_it_where_it_pays(monkeypatch):
     assert chosen((8, 56, 56, 64), 64, 7, groups=64) == "fft"
     assert chosen((8, 56, 56, 64), 64, 3, groups=64) == "depthwise"
     assert chosen((8, 1000, 64), 64, 300) == "fft"
-    monkeypatch.setattr("xpconv.products.small_product", lambda: 0)
+    monkeypatch.setattr("xpconv.execution.products.small_product", lambda: 0)
     assert chosen((8, 56, 56, 64), 64, 7) == "direct"
 
 

@@ -6,9 +6,9 @@ from applying import compiled
 from cases import integers, normal
 
 import xpconv
-from xpconv.frames import cut, extend, frames, overlap_add, uncut
 from xpconv.testing import assert_close, check_adjoint
 from xpconv.windows import window
+from xpconv.windows.frames import cut, extend, frames, overlap_add, uncut
 
 SPANS = [  # reach, kernel, stride, dilation
     (7, 3, 1, 1),

@@ -15,7 +15,7 @@ from hypothesis import assume, event, given, reject
 from hypothesis import strategies as st
 
 import xpconv
-from xpconv.libraries import strictest
+from xpconv.arrays.libraries import strictest
 from xpconv.testing import assert_close, check_adjoint
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -14,8 +14,8 @@ from test_callbacks import StopAfter, made, on_host, without_seconds
 
 import xpconv
 from xpconv.cuda.graphs import SIGNATURE, Graph
+from xpconv.execution.recording import fed, replaced
 from xpconv.optimizers import Optimizer
-from xpconv.recording import fed, replaced
 from xpconv.testing import assert_close
 from xpconv.training import (
     Callback,

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from xpconv.initializers import he, initial, normal, xavier
+from xpconv.networks.initializers import he, initial, normal, xavier
 
 
 def rng():

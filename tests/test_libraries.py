@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from cases import normal
 
-from xpconv import libraries
-from xpconv.backends import Backend
-from xpconv.libraries import (
+from xpconv.arrays import Backend, libraries
+from xpconv.arrays.libraries import (
     at_hand,
     device_name,
     device_of,

@@ -7,7 +7,7 @@ from applying import value_and_gradients
 from cases import integers, normal, spread
 
 import xpconv
-from xpconv.libraries import at_hand
+from xpconv.arrays.libraries import at_hand
 from xpconv.testing import assert_close, check_vjp
 
 WINDOWS = [

@@ -11,7 +11,7 @@ from applying import value_and_gradients
 from cases import CASES, FIRST, normal
 
 import xpconv
-from xpconv.libraries import Array
+from xpconv.arrays import Array
 from xpconv.testing import assert_close, check_vjp
 from xpconv.testing.comparison import same_form, same_place
 

@@ -12,7 +12,7 @@ import pytest
 from cases import normal
 
 import xpconv
-from xpconv.weights import load_weights
+from xpconv.networks.weights import load_weights
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")

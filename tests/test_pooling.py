@@ -9,9 +9,10 @@ from applying import compiled, value_and_gradients
 from cases import integers, normal, spread
 
 import xpconv
-from xpconv import execution, reductions
 from xpconv.compiled import compiler
+from xpconv.execution import tasks
 from xpconv.testing import assert_close
+from xpconv.windows import reductions
 
 GEOMETRIES = {  # shape, kernel, options
     "side by side": ((2, 3, 6, 4), 2, {}),
@@ -218,8 +219,8 @@ def test_without_a_stride_windows_lie_side_by_side():
 def test_bands_of_any_size_give_the_same(monkeypatch, numbers, seed):
     """On NumPy, where there are no compiled loops, the work is cut into bands; where the cuts lie must not matter."""
     monkeypatch.setattr(compiler, "available", lambda: False)
-    monkeypatch.setattr(execution, "TASK", 4 * numbers)
-    monkeypatch.setattr(execution, "ALONE", 0)
+    monkeypatch.setattr(tasks, "TASK", 4 * numbers)
+    monkeypatch.setattr(tasks, "ALONE", 0)
     monkeypatch.setattr(reductions, "LEAST", 0)
     shape, kernel, options = draw_geometry(300 + seed)
     numpy = xpconv.backend("numpy")

@@ -8,7 +8,7 @@ import pytest
 from cases import normal, spread
 
 import xpconv
-from xpconv.libraries import strictest
+from xpconv.arrays.libraries import strictest
 from xpconv.testing import assert_close
 
 SMOOTH = {

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from xpconv.steps import Repeated, step
-from xpconv.workspace import empty, in_task
+from xpconv.execution.steps import Repeated, step
+from xpconv.execution.workspace import empty, in_task
 
 
 class Calls(list):

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from xpconv.weights import check_fit, load_weights, save_weights
+from xpconv.networks.weights import check_fit, load_weights, save_weights
 
 safetensors = pytest.importorskip("safetensors")
 INSTALL = 'safetensors: pip install "xpconv\\[examples\\]"'

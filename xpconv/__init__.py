@@ -5,9 +5,7 @@ of the standard.
 """
 
 from xpconv.algorithms.tuning import tune, untune
-from xpconv.backends import Backend, backend
-from xpconv.convnets import DeepConvNet, SimpleConvNet
-from xpconv.frozen import freeze
+from xpconv.arrays import Backend, backend, freeze, to_numpy
 from xpconv.layers import (
     AdaptiveAveragePooling,
     AdaptiveMaxPooling,
@@ -46,8 +44,7 @@ from xpconv.layers import (
     Tanh,
     TransposedConvolution,
 )
-from xpconv.libraries import to_numpy
-from xpconv.networks import Network
+from xpconv.networks import DeepConvNet, Network, SimpleConvNet
 from xpconv.operators import operator, vjp
 from xpconv.ops.activations import elu, gelu, leaky_relu, prelu, relu, sigmoid, silu, tanh
 from xpconv.ops.adaptive_pooling import adaptive_avg_pool, adaptive_max_pool
@@ -62,9 +59,8 @@ from xpconv.ops.pooling import avg_pool, global_avg_pool, global_max_pool, lp_po
 from xpconv.ops.regularization import dropout
 from xpconv.ops.softmax import log_softmax, softmax
 from xpconv.ops.unpooling import max_unpool
-from xpconv.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSProp
-from xpconv.patches import col2im, fold, im2col, unfold
-from xpconv.weight_decay import SGDW, AdamW
+from xpconv.optimizers import SGD, SGDW, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSProp
+from xpconv.windows.patches import col2im, fold, im2col, unfold
 
 __version__ = "0.1.0"
 

@@ -13,8 +13,8 @@ import numpy as np
 
 import xpconv
 from xpconv import layers
-from xpconv.backends import Backend
-from xpconv.libraries import Array
+from xpconv.arrays.backends import Backend
+from xpconv.arrays.libraries import Array
 
 DTYPES = {
     "float64": "f64",

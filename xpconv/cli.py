@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import xpconv
-from xpconv.backends import Backend, backend, survey
+from xpconv.arrays.backends import Backend, backend, survey
 from xpconv.bench import command as bench
 from xpconv.catalogue import table
 from xpconv.cuda.cudnn import survey as survey_cudnn

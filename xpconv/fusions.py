@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from xpconv import compiled, cuda
-from xpconv.libraries import Array
+from xpconv.arrays.libraries import Array
 
 
 def fused(name: str, x: Array) -> Callable[..., Any] | None:

@@ -16,8 +16,8 @@ from typing import Any, ParamSpec
 
 from array_api_compat import device
 
-from xpconv.arrays import namespace
-from xpconv.libraries import Array, Pullback, differentiable, on_device
+from xpconv.arrays.arguments import namespace
+from xpconv.arrays.libraries import Array, Pullback, differentiable, on_device
 
 P = ParamSpec("P")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from xpconv.libraries import Array
+from xpconv.arrays.libraries import Array
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from xpconv.libraries import Array
+from xpconv.arrays.libraries import Array
+from xpconv.execution.workspace import WORKSPACE
 from xpconv.windows import Window
-
-WORKSPACE = 1 << 28  # bytes
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from array_api_compat import device
 
 from xpconv.algorithms import Adjoining, Algorithm, Plan
 from xpconv.algorithms.tuning import way_to_adjoin, way_to_convolve, way_to_correlate
-from xpconv.execution import filled, put
-from xpconv.libraries import Array, namespace_of
+from xpconv.arrays.libraries import Array, namespace_of
+from xpconv.execution.tasks import filled, put
 from xpconv.windows import Phase, Window
 
 

@@ -12,16 +12,16 @@ from typing import NamedTuple
 import numpy as np
 
 from xpconv.algorithms import Plan
-from xpconv.broadcasting import along
-from xpconv.broadcasting import total as summed_over
-from xpconv.elementwise import add, add_product, settled, zeros
-from xpconv.execution import Band, assemble, bands, put, total
-from xpconv.frames import extend, frames
-from xpconv.libraries import Array, namespace_of, overlapping_view
-from xpconv.products import contracted, has_views
-from xpconv.steps import step
+from xpconv.arrays.broadcasting import along
+from xpconv.arrays.broadcasting import total as summed_over
+from xpconv.arrays.libraries import Array, namespace_of, overlapping_view
+from xpconv.execution.elementwise import add, add_product, settled, zeros
+from xpconv.execution.products import contracted, has_views
+from xpconv.execution.steps import step
+from xpconv.execution.tasks import Band, assemble, bands, put, total
+from xpconv.execution.workspace import empty, scratch
 from xpconv.windows import Window
-from xpconv.workspace import empty, scratch
+from xpconv.windows.frames import extend, frames
 
 
 class Depthwise:

@@ -13,13 +13,13 @@ import itertools
 import math
 
 from xpconv.algorithms import Plan
-from xpconv.broadcasting import along
-from xpconv.elementwise import add, settled
-from xpconv.execution import Band, assemble, bands, total
-from xpconv.frames import cut, extend, frames
-from xpconv.libraries import Array, namespace_of
-from xpconv.products import has_views, lay_out, matmul, summed, times
+from xpconv.arrays.broadcasting import along
+from xpconv.arrays.libraries import Array, namespace_of
+from xpconv.execution.elementwise import add, settled
+from xpconv.execution.products import has_views, lay_out, matmul, summed, times
+from xpconv.execution.tasks import Band, assemble, bands, total
 from xpconv.windows import Window
+from xpconv.windows.frames import cut, extend, frames
 
 
 class Direct:

@@ -20,12 +20,12 @@ from typing import Any
 
 from xpconv.algorithms import Plan
 from xpconv.algorithms.fourier import FAST, LONGEST, Places, Transform, transform
-from xpconv.broadcasting import along
-from xpconv.broadcasting import total as summed_over
-from xpconv.elementwise import add_product, settled
-from xpconv.execution import ITEMSIZE, Band, assemble, bands, evenly, pieces, total
-from xpconv.libraries import Array, namespace_of
-from xpconv.products import lay_out, summed, times
+from xpconv.arrays.broadcasting import along
+from xpconv.arrays.broadcasting import total as summed_over
+from xpconv.arrays.libraries import Array, namespace_of
+from xpconv.execution.elementwise import add_product, settled
+from xpconv.execution.products import lay_out, summed, times
+from xpconv.execution.tasks import ITEMSIZE, Band, assemble, bands, evenly, pieces, total
 from xpconv.windows import Axis, Window
 
 Spectra = dict[tuple[tuple[int, ...], Places], Array]  # by lengths of transforms, and where the taps stand

@@ -27,11 +27,11 @@ import array_api_extra as xpx
 import numpy as np
 from array_api_compat import device
 
-from xpconv.elementwise import settled
-from xpconv.frames import extend, frames
-from xpconv.libraries import Array, namespace_of
-from xpconv.products import product
+from xpconv.arrays.libraries import Array, namespace_of
+from xpconv.execution.elementwise import settled
+from xpconv.execution.products import product
 from xpconv.windows import Window
+from xpconv.windows.frames import extend, frames
 
 Places = tuple[range, ...]  # where the elements of a tile stand on each axis of the transform
 LONGEST = 128  # elements that a transform by a matrix has at most

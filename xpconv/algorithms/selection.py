@@ -10,15 +10,15 @@ from xpconv.algorithms import Algorithm, Plan
 from xpconv.algorithms.depthwise import Depthwise
 from xpconv.algorithms.direct import Direct
 from xpconv.algorithms.fft import Fft, tiled
+from xpconv.algorithms.widened import Widened
 from xpconv.algorithms.winograd import Winograd
-from xpconv.arrays import is_kind
+from xpconv.arrays.arguments import is_kind
+from xpconv.arrays.libraries import Array, namespace_of
 from xpconv.compiled import fused
 from xpconv.cuda import cudnn, depthwise, lowering, winograd
 from xpconv.cuda.geometry import AXES
 from xpconv.cuda.problems import NARROW
-from xpconv.libraries import Array, namespace_of
-from xpconv.precision import Widened
-from xpconv.products import has_views, multiplies_small
+from xpconv.execution.products import has_views, multiplies_small
 from xpconv.windows import Window
 
 ALGORITHMS: dict[str, Algorithm] = {

@@ -24,9 +24,9 @@ from array_api_compat import device
 from xpconv.algorithms import Algorithm, Plan
 from xpconv.algorithms.choices import CUDNN, SUMS, Choices, Task, add, candidates, read
 from xpconv.algorithms.selection import ALGORITHMS, BY_KERNELS, choose, rooms
+from xpconv.arrays.libraries import Array, device_name, namespace_of, synchronize
 from xpconv.cuda import cudnn
-from xpconv.libraries import Array, device_name, namespace_of, synchronize
-from xpconv.workers import lanes
+from xpconv.execution.workers import lanes
 
 APART = 5e-5  # root mean squares of the model's result, the error that it may have itself
 ROUNDS = 3, 15  # at least and at most

@@ -25,12 +25,12 @@ import numpy as np
 
 from xpconv.algorithms import Plan
 from xpconv.algorithms.toom_cook import TAPS, nested, transforms
-from xpconv.elementwise import add_at, settled
-from xpconv.execution import Band, assemble, bands, pieces, total
-from xpconv.frames import extend, frames
-from xpconv.libraries import Array, namespace_of
-from xpconv.products import lay_out, product, summed, times
+from xpconv.arrays.libraries import Array, namespace_of
+from xpconv.execution.elementwise import add_at, settled
+from xpconv.execution.products import lay_out, product, summed, times
+from xpconv.execution.tasks import Band, assemble, bands, pieces, total
 from xpconv.windows import Axis, Window
+from xpconv.windows.frames import extend, frames
 
 TILES = 56  # that a band takes at least: all filters are read once for each band
 BLOCK = 64  # filters that a task takes where it takes all tiles

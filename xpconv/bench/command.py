@@ -13,16 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xpconv.algorithms import WORKSPACE
 from xpconv.algorithms.selection import ALGORITHMS, BY_KERNELS
-from xpconv.backends import backend
+from xpconv.arrays.backends import backend
+from xpconv.arrays.libraries import device_name
 from xpconv.bench import gpu, growth, measuring, memory
 from xpconv.bench.contenders import Contender, XpConv
 from xpconv.bench.frameworks import AGAINST
 from xpconv.bench.layers import CASES, SETS, Case
 from xpconv.bench.report import MEMORY, Table, context, heading, memory_summary, summary, tables
 from xpconv.bench.results import ERRORS, Report, load
-from xpconv.libraries import device_name
+from xpconv.execution.workspace import WORKSPACE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

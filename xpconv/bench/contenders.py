@@ -16,13 +16,14 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 import xpconv
-from xpconv.algorithms import WORKSPACE, Algorithm
+from xpconv.algorithms import Algorithm
 from xpconv.algorithms.selection import ALGORITHMS
-from xpconv.backends import Backend
+from xpconv.arrays.backends import Backend
+from xpconv.arrays.libraries import Array, synchronize, to_numpy
 from xpconv.bench import book
 from xpconv.bench.layers import NETWORKS, Case
 from xpconv.bench.problems import Host, problem
-from xpconv.libraries import Array, synchronize, to_numpy
+from xpconv.execution.workspace import WORKSPACE
 from xpconv.training.trainer import Callback, Trainer
 
 FORWARD, BOTH = "forward", "forward + backward"

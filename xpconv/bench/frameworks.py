@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 import xpconv
+from xpconv.arrays.libraries import to_numpy
 from xpconv.bench.contenders import (
     BOTH,
     FIRST,
@@ -26,9 +27,8 @@ from xpconv.bench.contenders import (
 )
 from xpconv.bench.layers import NETWORKS, Case
 from xpconv.bench.problems import Host, problem
+from xpconv.execution.workers import processors
 from xpconv.layers import Affine, Convolution, Dropout, Pooling, Relu
-from xpconv.libraries import to_numpy
-from xpconv.workers import processors
 
 
 class PyTorch(Contender):

@@ -20,7 +20,7 @@ import numpy as np
 from xpconv.bench import measuring
 from xpconv.bench.contenders import BOTH, LAST, XpConv
 from xpconv.bench.layers import Case
-from xpconv.workers import processors
+from xpconv.execution.workers import processors
 
 BATCH, CHANNELS, SIZE = 4, 64, 56
 TIMES = 1 / 4, 1 / 2, 1, 2, 4

@@ -23,8 +23,8 @@ from xpconv.bench.contenders import BOTH, FORWARD, Call, Contender
 from xpconv.bench.frameworks import PyTorch
 from xpconv.bench.layers import NETWORKS, Case
 from xpconv.bench.results import Result
-from xpconv.blas import openblas
-from xpconv.workers import processors
+from xpconv.execution.blas import openblas
+from xpconv.execution.workers import processors
 
 SILENCE = 0.14  # seconds
 BLOCK = 0.05  # seconds that the calls of one turn shall take

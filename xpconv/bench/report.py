@@ -15,7 +15,7 @@ import xpconv
 from xpconv.bench.contenders import BOTH, FORWARD, Contender
 from xpconv.bench.layers import Case
 from xpconv.bench.results import Group, Report, Result, digits, geometric_mean, medians
-from xpconv.blas import openblas
+from xpconv.execution.blas import openblas
 
 MEMORY = "peak memory above the inputs, MB"
 

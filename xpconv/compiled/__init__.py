@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import is_numpy_array
 
+from xpconv.arrays.libraries import Array
 from xpconv.compiled import compiler
-from xpconv.libraries import Array
 
 HOMES = {"largest": "pooling", "mean": "pooling", "Depthwise": "depthwise"}
 

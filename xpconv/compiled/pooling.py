@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from xpconv.arrays.libraries import Pullback
 from xpconv.compiled.compiler import loop
 from xpconv.compiled.meetings import Meetings, meetings
 from xpconv.compiled.sweeps import sweep
-from xpconv.libraries import Pullback
 from xpconv.windows import Window
 
 Host = np.ndarray[Any, Any]

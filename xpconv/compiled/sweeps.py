@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from xpconv.compiled.meetings import Meetings
-from xpconv.workers import lanes, run
+from xpconv.execution.workers import lanes, run
 
 Host = np.ndarray[Any, Any]
 ALONE = 1 << 20  # bytes that are read and written before another thread has woken up

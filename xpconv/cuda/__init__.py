@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from xpconv.arrays.libraries import Array
 from xpconv.cuda import geometry, pooling, products, sources
 from xpconv.cuda.runtime import matmul, takes_kernels
-from xpconv.libraries import Array
 
 
 def serves(x: Array, *_: Any, **__: Any) -> bool:

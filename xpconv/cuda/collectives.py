@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from xpconv.libraries import Array
+from xpconv.arrays.libraries import Array
 
 NCCL_SUM = 0  # ncclRedOp_t
 NCCL_TYPES = {"e": 6, "f": 7, "d": 8}  # ncclDataType_t of half, single and double

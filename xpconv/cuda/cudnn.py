@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from xpconv.algorithms import Plan
+from xpconv.arrays.libraries import Array
 from xpconv.cuda import problems
 from xpconv.cuda.lowering import Lowering
 from xpconv.cuda.problems import Problem, countable
 from xpconv.cuda.runtime import Pool, current_device, current_stream, empty, pointer, settled
 from xpconv.cuda.workspace import halving
-from xpconv.libraries import Array
 from xpconv.windows import Window
 
 _lock = threading.RLock()  # of the plans, and of the handles, which serve one thread at a time

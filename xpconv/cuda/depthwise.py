@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 from xpconv.algorithms import Plan
+from xpconv.arrays.libraries import Array
 from xpconv.cuda import geometry
 from xpconv.cuda.lowering import Lowering
 from xpconv.cuda.runtime import accumulation, empty, fitting, pack_of, run, settled, strides
 from xpconv.cuda.sources import expression
-from xpconv.libraries import Array
 from xpconv.windows import Window
 
 THREADS = 1 << 16  # that a weight gradient should have at least: a sum over all windows is cut into slices for them

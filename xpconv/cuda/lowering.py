@@ -11,11 +11,11 @@ import math
 from collections.abc import Callable, Iterator
 
 from xpconv.algorithms import Plan
+from xpconv.arrays.libraries import Array
 from xpconv.cuda import geometry
 from xpconv.cuda.runtime import Pool, accumulation, empty, multiply, pack_of, run, settled, strides
 from xpconv.cuda.sources import expression
 from xpconv.cuda.workspace import Piece, halving, pieces
-from xpconv.libraries import Array
 from xpconv.windows import Window
 
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from xpconv.arrays.libraries import Array, Pullback
 from xpconv.cuda import geometry
 from xpconv.cuda.runtime import empty, fitting, pack_of, run, settled, strides
 from xpconv.cuda.sources import BYTE, expression, tap_type
-from xpconv.libraries import Array, Pullback
 from xpconv.windows import Window
 
 

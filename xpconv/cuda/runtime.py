@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 import array_api_compat
 import numpy as np
 
+from xpconv.arrays.libraries import Array
 from xpconv.cuda import geometry, products, sources
 from xpconv.cuda.geometry import Struct
 from xpconv.cuda.workspace import halving
-from xpconv.libraries import Array
 
 T = TypeVar("T")
 

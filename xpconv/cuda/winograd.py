@@ -10,11 +10,11 @@ import math
 from collections.abc import Callable
 
 from xpconv.algorithms import Plan, winograd
+from xpconv.arrays.libraries import Array
 from xpconv.cuda import geometry
 from xpconv.cuda.runtime import Pool, empty, multiply, run, settled, strides
 from xpconv.cuda.sources import expression
 from xpconv.cuda.workspace import Piece, halving, pieces
-from xpconv.libraries import Array
 from xpconv.windows import Window
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import device
 
-from xpconv.arrays import namespace, spatial_axes
-from xpconv.layout import channels_last, channels_second
-from xpconv.libraries import Array
+from xpconv.arrays.arguments import namespace, spatial_axes
+from xpconv.arrays.layout import channels_last, channels_second
+from xpconv.arrays.libraries import Array
 from xpconv.windows import paddings, whole_number, whole_numbers
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from xpconv.libraries import Array, transport
+from xpconv.arrays.libraries import Array, transport
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 import array_api_compat
 import numpy as np
 
+from xpconv.arrays.libraries import Array
 from xpconv.data.datasets import Dataset, batches
-from xpconv.libraries import Array
-from xpconv.networks import Network, beside
+from xpconv.networks.network import Network, beside
 from xpconv.shards import bounds
 from xpconv.windows import whole_number
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import array_api_compat
 import numpy as np
 
+from xpconv.arrays.libraries import Array
 from xpconv.data.prefetching import delivered
 from xpconv.data.sources import Order, Ordered, check_samples, check_targets
-from xpconv.libraries import Array
-from xpconv.networks import Network
+from xpconv.networks.network import Network
 from xpconv.windows import whole_number
 
 if TYPE_CHECKING:

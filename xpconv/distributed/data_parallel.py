@@ -13,12 +13,12 @@ from typing import Any
 
 import array_api_compat
 
+from xpconv.arrays.libraries import Array
 from xpconv.data.sources import Ordered, Samples, Source
 from xpconv.distributed.ranks import Ranks
 from xpconv.layers import Loss
-from xpconv.libraries import Array
-from xpconv.networks import Network
-from xpconv.optimizers import Optimizer
+from xpconv.networks.network import Network
+from xpconv.optimizers.rules import Optimizer
 from xpconv.shards import Shard, bounds
 from xpconv.training.history import History
 from xpconv.training.states import join, split

@@ -17,11 +17,11 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from xpconv.arrays import accumulation_dtype
-from xpconv.blas import openblas
+from xpconv.arrays.arguments import accumulation_dtype
+from xpconv.arrays.libraries import Array, to_numpy
 from xpconv.cuda import collectives
-from xpconv.libraries import Array, to_numpy
-from xpconv.workers import bind
+from xpconv.execution.blas import openblas
+from xpconv.execution.workers import bind
 
 LAUNCHERS = "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"  # what Open MPI, MPICH and their like leave a process
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from xpconv.arrays.libraries import Array, Pullback
 from xpconv.layers.layer import Layer
-from xpconv.libraries import Array, Pullback
 from xpconv.operators import vjp
 from xpconv.ops.activations import elu, gelu, leaky_relu, prelu, relu, sigmoid, silu, tanh
 from xpconv.ops.regularization import dropout

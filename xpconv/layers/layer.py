@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from xpconv.libraries import Array, Pullback
+from xpconv.arrays.libraries import Array, Pullback
 from xpconv.operators import vjp
 
 

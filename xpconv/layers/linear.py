@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+from xpconv.arrays.libraries import Array
 from xpconv.layers.layer import Layer
-from xpconv.libraries import Array
 from xpconv.ops.affine import affine
 from xpconv.ops.convolution import conv, conv_transpose
 from xpconv.windows import Pad

@@ -6,12 +6,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from xpconv.arrays import namespace
+from xpconv.arrays.arguments import namespace
+from xpconv.arrays.libraries import Array, Pullback
+from xpconv.execution.recording import fed
 from xpconv.layers.layer import ready
-from xpconv.libraries import Array, Pullback
 from xpconv.operators import vjp
 from xpconv.ops.losses import binary_cross_entropy_with_logits, mean_squared_error, nll_loss, softmax_cross_entropy
-from xpconv.recording import fed
 
 
 class Loss:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from xpconv.arrays.libraries import Array, Pullback
+from xpconv.execution.recording import replaced
 from xpconv.layers.layer import Layer
-from xpconv.libraries import Array, Pullback
 from xpconv.operators import vjp
 from xpconv.ops.local_response import local_response_norm
 from xpconv.ops.normalization import batch_norm, group_norm, instance_norm, layer_norm
-from xpconv.recording import replaced
 from xpconv.shards import Shard
 
 

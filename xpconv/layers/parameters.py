@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 
-from xpconv.arrays import namespace, one_dtype, shaped
+from xpconv.arrays.arguments import namespace, one_dtype, shaped
+from xpconv.arrays.libraries import Array
 from xpconv.layers.layer import Layer
-from xpconv.libraries import Array
 
 
 class LayerArrays(MutableMapping[str, Array]):

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+from xpconv.arrays.libraries import Array, Pullback
 from xpconv.layers.layer import Layer
-from xpconv.libraries import Array, Pullback
 from xpconv.operators import vjp
 from xpconv.ops.adaptive_pooling import adaptive_avg_pool, adaptive_max_pool
 from xpconv.ops.interpolation import interpolate

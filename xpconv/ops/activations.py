@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from xpconv.arrays import namespace, one_dtype
-from xpconv.broadcasting import total_like
-from xpconv.distributions import logistic, normal
-from xpconv.layout import channels_last, channels_second
-from xpconv.libraries import Array, Pullback
+from xpconv.arrays.arguments import namespace, one_dtype
+from xpconv.arrays.broadcasting import total_like
+from xpconv.arrays.layout import channels_last, channels_second
+from xpconv.arrays.libraries import Array, Pullback
+from xpconv.arrays.precision import accumulated
 from xpconv.operators import operator
-from xpconv.precision import accumulated
+from xpconv.ops.distributions import logistic, normal
 
 
 @operator

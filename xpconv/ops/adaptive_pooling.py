@@ -10,12 +10,12 @@ from typing import Any
 
 from array_api_compat import array_namespace, device
 
-from xpconv.arrays import lowest, namespace, one_dtype, spatial_axes
-from xpconv.layout import channels_last, channels_second
-from xpconv.libraries import Array, Pullback
+from xpconv.arrays.arguments import lowest, namespace, one_dtype, spatial_axes
+from xpconv.arrays.layout import channels_last, channels_second
+from xpconv.arrays.libraries import Array, Pullback
+from xpconv.arrays.precision import accumulated
 from xpconv.operators import operator
-from xpconv.precision import accumulated
-from xpconv.resampling import Reads, resample
+from xpconv.ops.resampling import Reads, resample
 from xpconv.windows import whole_numbers
 
 

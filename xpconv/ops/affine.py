@@ -6,14 +6,14 @@ import functools
 import math
 from typing import Any
 
-from xpconv.arrays import conjugate, namespace, one_dtype, shaped
-from xpconv.broadcasting import total_like
+from xpconv.arrays.arguments import conjugate, namespace, one_dtype, shaped
+from xpconv.arrays.broadcasting import total_like
+from xpconv.arrays.libraries import Array, Pullback
+from xpconv.arrays.precision import accumulated_unless, known
 from xpconv.cuda import multiplies
+from xpconv.execution.products import matmul
 from xpconv.fusions import fused
-from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator
-from xpconv.precision import accumulated_unless, known
-from xpconv.products import matmul
 
 
 @operator

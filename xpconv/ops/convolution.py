@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from xpconv.algorithms import WORKSPACE, Plan
+from xpconv.algorithms import Plan
 from xpconv.algorithms.adjoint import convolve, input_gradient, weight_gradient
 from xpconv.algorithms.selection import named
 from xpconv.algorithms.tuning import way_to_convolve
-from xpconv.arrays import conjugate, namespace, one_dtype, shaped, spatial_axes
-from xpconv.broadcasting import total_like
+from xpconv.arrays.arguments import conjugate, namespace, one_dtype, shaped, spatial_axes
+from xpconv.arrays.broadcasting import total_like
+from xpconv.arrays.frozen import immutable, remembered
+from xpconv.arrays.layout import channels_last, channels_second, taps_first, taps_last
+from xpconv.arrays.libraries import Array, Pullback
+from xpconv.arrays.precision import accumulated_unless, known
 from xpconv.cuda import serves
-from xpconv.frozen import immutable, remembered
-from xpconv.layout import channels_last, channels_second, taps_first, taps_last
-from xpconv.libraries import Array, Pullback
+from xpconv.execution.workspace import WORKSPACE
 from xpconv.operators import operator
-from xpconv.precision import accumulated_unless, known
-from xpconv.transposition import transposed_window
 from xpconv.windows import Pad, whole_number, window
+from xpconv.windows.transposition import transposed_window
 
 
 @operator

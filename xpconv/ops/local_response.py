@@ -5,11 +5,11 @@ from __future__ import annotations
 import array_api_extra as xpx
 from array_api_compat import array_namespace
 
-from xpconv.arrays import namespace, one_dtype
-from xpconv.layout import channels_last, channels_second
-from xpconv.libraries import Array, Pullback
+from xpconv.arrays.arguments import namespace, one_dtype
+from xpconv.arrays.layout import channels_last, channels_second
+from xpconv.arrays.libraries import Array, Pullback
+from xpconv.arrays.precision import accumulated
 from xpconv.operators import operator
-from xpconv.precision import accumulated
 from xpconv.windows import whole_number
 
 

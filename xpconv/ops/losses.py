@@ -8,12 +8,12 @@ from typing import Any
 
 from array_api_compat import device
 
-from xpconv.arrays import namespace, one_dtype, shaped
-from xpconv.broadcasting import total_like
-from xpconv.distributions import log_softmax, logistic, softplus
-from xpconv.libraries import Array, Pullback, at_hand
+from xpconv.arrays.arguments import namespace, one_dtype, shaped
+from xpconv.arrays.broadcasting import total_like
+from xpconv.arrays.libraries import Array, Pullback, at_hand
+from xpconv.arrays.precision import accumulated
 from xpconv.operators import operator
-from xpconv.precision import accumulated
+from xpconv.ops.distributions import log_softmax, logistic, softplus
 
 REDUCTIONS = ("mean", "sum", "none")
 

@@ -1,6 +1,6 @@
 """Normalization: subtract a mean, divide by a standard deviation, scale and shift.
 
-The four operators differ in which elements share their statistics; `xpconv.standardization` does the arithmetic.
+The four operators differ in which elements share their statistics; `xpconv.ops.standardization` does the arithmetic.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from xpconv.arrays import namespace, one_dtype, shaped
-from xpconv.libraries import Array, Pullback
+from xpconv.arrays.arguments import namespace, one_dtype, shaped
+from xpconv.arrays.libraries import Array, Pullback
+from xpconv.arrays.precision import accumulated
 from xpconv.operators import operator
-from xpconv.precision import accumulated
+from xpconv.ops.standardization import by_channel, standardize
 from xpconv.shards import Shard
-from xpconv.standardization import by_channel, standardize
 from xpconv.windows import whole_number
 
 

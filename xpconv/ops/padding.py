@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-from xpconv.arrays import namespace, one_dtype, spatial_axes
-from xpconv.frames import extend
-from xpconv.layout import channels_last, channels_second
-from xpconv.libraries import Array, Pullback
+from xpconv.arrays.arguments import namespace, one_dtype, spatial_axes
+from xpconv.arrays.layout import channels_last, channels_second
+from xpconv.arrays.libraries import Array, Pullback
+from xpconv.arrays.precision import accumulated
 from xpconv.operators import operator
-from xpconv.precision import accumulated
-from xpconv.resampling import Reads, resample
+from xpconv.ops.resampling import Reads, resample
 from xpconv.windows import paddings
+from xpconv.windows.frames import extend
 
 MODES = ("zeros", "constant", "reflect", "replicate", "circular")
 

@@ -6,15 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from xpconv.arrays import namespace, one_dtype, spatial_axes
+from xpconv.arrays.arguments import namespace, one_dtype, spatial_axes
+from xpconv.arrays.layout import channels_last, channels_second
+from xpconv.arrays.libraries import Array, Pullback
+from xpconv.arrays.precision import accumulated, accumulated_unless
 from xpconv.cuda import serves
 from xpconv.fusions import fused
-from xpconv.layout import channels_last, channels_second
-from xpconv.libraries import Array, Pullback
 from xpconv.operators import operator, vjp
-from xpconv.precision import accumulated, accumulated_unless
-from xpconv.reductions import indices, largest, mean, over_taps, spread
 from xpconv.windows import Pad, Window, whole_number, window
+from xpconv.windows.reductions import indices, largest, mean, over_taps, spread
 
 
 @operator

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from xpconv.arrays import namespace, one_dtype
-from xpconv.libraries import Array, Pullback
+from xpconv.arrays.arguments import namespace, one_dtype
+from xpconv.arrays.libraries import Array, Pullback
+from xpconv.execution.recording import fed
 from xpconv.operators import operator
-from xpconv.recording import fed
 from xpconv.shards import Shard
 
 

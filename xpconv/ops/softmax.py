@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from xpconv import distributions
-from xpconv.arrays import namespace, one_dtype
-from xpconv.libraries import Array, Pullback
+from xpconv.arrays.arguments import namespace, one_dtype
+from xpconv.arrays.libraries import Array, Pullback
+from xpconv.arrays.precision import accumulated
 from xpconv.operators import operator
-from xpconv.precision import accumulated
+from xpconv.ops import distributions
 
 
 @operator

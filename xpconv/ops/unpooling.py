@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from array_api_compat import device
 
-from xpconv.arrays import namespace, one_dtype, spatial_axes
-from xpconv.layout import channels_last, channels_second
-from xpconv.libraries import Array, Pullback, at_hand
+from xpconv.arrays.arguments import namespace, one_dtype, spatial_axes
+from xpconv.arrays.layout import channels_last, channels_second
+from xpconv.arrays.libraries import Array, Pullback, at_hand
 from xpconv.operators import operator
-from xpconv.transposition import transposed_window
 from xpconv.windows import Pad, whole_numbers
+from xpconv.windows.transposition import transposed_window
 
 
 @operator

@@ -7,7 +7,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from xpconv.libraries import Array, to_numpy
+from xpconv.arrays.libraries import Array, to_numpy
 
 TOLERANCES = {
     "float64": 1e-10,

@@ -9,7 +9,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from xpconv.libraries import Array, to_numpy
+from xpconv.arrays.libraries import Array, to_numpy
 from xpconv.operators import vjp
 from xpconv.testing.comparison import TOLERANCES, Host, dtype_name, on_host, same_form, same_place, same_values
 

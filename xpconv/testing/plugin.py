@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from xpconv.backends import Backend
-from xpconv.backends import backend as find
-from xpconv.libraries import LIBRARIES, Array, strictest
+from xpconv.arrays.backends import Backend
+from xpconv.arrays.backends import backend as find
+from xpconv.arrays.libraries import LIBRARIES, Array, strictest
 
 STRICT = "array-api-strict:device1"  # not that library's default device: one that is forgotten shows
 ROWS = ("numpy", "numpy-readonly", STRICT, *(name for name in LIBRARIES if name not in ("numpy", "array-api-strict")))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from xpconv.hyperparameters import number
-from xpconv.libraries import Array
+from xpconv.arrays.libraries import Array
+from xpconv.optimizers.hyperparameters import number
 from xpconv.training.trainer import Callback, Trainer
 
 

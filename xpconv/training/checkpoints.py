@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from xpconv.durability import clear_leftovers, discard, replacing
+from xpconv.networks.weights import load_weights, save_weights
 from xpconv.training.states import join, split
 from xpconv.training.trainer import Callback, Trainer
-from xpconv.weights import load_weights, save_weights
 from xpconv.windows import whole_number
 
 FORMAT = 1

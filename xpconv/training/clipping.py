@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from xpconv.arrays import accumulation_dtype, namespace, one_dtype
-from xpconv.hyperparameters import number
-from xpconv.libraries import Array
+from xpconv.arrays.arguments import accumulation_dtype, namespace, one_dtype
+from xpconv.arrays.libraries import Array
+from xpconv.optimizers.hyperparameters import number
 from xpconv.training.trainer import Callback, Trainer
 
 

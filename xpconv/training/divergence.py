@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from array_api_compat import array_namespace
 
-from xpconv.libraries import Array
+from xpconv.arrays.libraries import Array
 from xpconv.training.trainer import Callback, Trainer
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import array_api_compat
 
-from xpconv.arrays import accumulation_dtype, namespace, one_dtype
-from xpconv.libraries import Array
+from xpconv.arrays.arguments import accumulation_dtype, namespace, one_dtype
+from xpconv.arrays.libraries import Array
 from xpconv.training.trainer import Callback, Trainer
 from xpconv.windows import whole_number
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
+from xpconv.arrays.libraries import Array, on_device
 from xpconv.cuda.graphs import Graph
-from xpconv.libraries import Array, on_device
-from xpconv.recording import Recording
+from xpconv.execution.recording import Recording
 
 Work = Callable[[Mapping[str, Array]], Any]
 
@@ -26,7 +26,7 @@ class Replayed:
     Parameters
     ----------
     work : callable
-        It may take numbers from the host by `xpconv.recording.fed` alone, and keep arrays by `replaced` alone.
+        It may take numbers from the host by `execution.recording.fed` alone, and keep arrays by `replaced` alone.
     kept : callable
         Returns the arrays that are kept from call to call. When somebody puts other ones there, all begins anew.
     after : Replayed, optional

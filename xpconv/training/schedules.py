@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from math import cos, floor, pi
 from typing import TypeAlias
 
-from xpconv.hyperparameters import number
+from xpconv.optimizers.hyperparameters import number
 
 Schedule: TypeAlias = Callable[[int, int], float]
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpconv.arrays import accumulation_dtype, namespace
-from xpconv.libraries import Array, to_numpy
-from xpconv.networks import beside
+from xpconv.arrays.arguments import accumulation_dtype, namespace
+from xpconv.arrays.libraries import Array, to_numpy
+from xpconv.networks.network import beside
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

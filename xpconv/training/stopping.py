@@ -7,8 +7,8 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
+from xpconv.arrays.libraries import Array
 from xpconv.data.sources import Samples, placed
-from xpconv.libraries import Array
 from xpconv.training.trainer import Callback, Trainer
 from xpconv.windows import whole_number
 

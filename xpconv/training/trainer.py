@@ -11,16 +11,16 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from xpconv.arrays.libraries import Array, synchronize, to_numpy
 from xpconv.cuda.runtime import takes_kernels
 from xpconv.data.sources import InMemory, Samples, Source, placed
-from xpconv.libraries import Array, synchronize, to_numpy
-from xpconv.networks import Network, beside
-from xpconv.optimizers import Optimizer
+from xpconv.networks.network import Network, beside
+from xpconv.networks.weights import check_fit
+from xpconv.optimizers.rules import Optimizer
 from xpconv.training.history import History
 from xpconv.training.replaying import Replayed, Work
 from xpconv.training.schedules import Schedule
 from xpconv.training.states import leaves, moved
-from xpconv.weights import check_fit
 from xpconv.windows import whole_number
 
 
@@ -102,7 +102,7 @@ class Trainer:
     graphs : bool
         Whether to take the steps by two CUDA graphs: one up to the gradients, and after the callbacks one that updates.
         From the third step on the weights, the gradients, and what the optimizer remembers are then the same arrays at
-        each step: who keeps them must copy them. Layers, the loss and the optimizer keep to `xpconv.recording`.
+        each step: who keeps them must copy them. Layers, the loss and the optimizer keep to `execution.recording`.
 
     Attributes
     ----------

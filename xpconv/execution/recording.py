@@ -14,7 +14,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from xpconv.libraries import Array
+from xpconv.arrays.libraries import Array
 
 _under_way: ContextVar[Recording | None] = ContextVar("recording", default=None)
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import is_numpy_array
 
-from xpconv.arrays import namespace
-from xpconv.libraries import Array, never_changes
+from xpconv.arrays.arguments import namespace
+from xpconv.arrays.libraries import Array, never_changes
 
 _kept: dict[int, dict[Hashable, Any]] = {}
 _lock = threading.Lock()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xpconv.windows import Axis, Pad, Window, paddings, whole_numbers, window
+from xpconv.windows.geometry import Axis, Pad, Window, paddings, whole_numbers, window
 
 
 def transposed_window(

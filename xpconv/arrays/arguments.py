@@ -7,7 +7,7 @@ from typing import Any
 
 import array_api_compat
 
-from xpconv.libraries import Array, at_hand, namespace_of
+from xpconv.arrays.libraries import Array, at_hand, namespace_of
 
 
 def namespace(**arrays: Array | None) -> Any:

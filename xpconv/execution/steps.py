@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from xpconv import workspace
+from xpconv.execution import workspace
 
 Array = np.ndarray[Any, Any]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from xpconv.libraries import Array, erfc_of
+from xpconv.arrays.libraries import Array, erfc_of
 
 # exp(u*u/2) * P(X < -u) for u >= 0 and a normal X, in Chebyshev polynomials of (u - 3) / (u + 3): the form of J. L.
 # Schonfelder, "Chebyshev expansions for the error and related functions", Mathematics of Computation 32 (1978).

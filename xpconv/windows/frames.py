@@ -16,10 +16,10 @@ import array_api_extra as xpx
 import numpy as np
 from array_api_compat import device
 
-from xpconv.libraries import Array, namespace_of, overlapping_view
-from xpconv.steps import copied, step
+from xpconv.arrays.libraries import Array, namespace_of, overlapping_view
+from xpconv.execution.steps import copied, step
+from xpconv.execution.workspace import empty
 from xpconv.windows import Axis, Window
-from xpconv.workspace import empty
 
 
 def extend(x: Array, margins: Sequence[tuple[int, int]], *, first: int, value: float = 0) -> Array:

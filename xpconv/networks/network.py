@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import array_api_compat
 
-from xpconv.arrays import namespace
+from xpconv.arrays.arguments import namespace
+from xpconv.arrays.libraries import Array, to_numpy
 from xpconv.layers import Layer, Loss, SoftmaxWithLoss
 from xpconv.layers.parameters import LayerArrays
-from xpconv.libraries import Array, to_numpy
-from xpconv.weights import check_fit, load_weights, placed, save_weights
+from xpconv.networks.weights import check_fit, load_weights, placed, save_weights
 from xpconv.windows import whole_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from xpconv.weights import Names
+    from xpconv.networks.weights import Names
 
 
 class Network:

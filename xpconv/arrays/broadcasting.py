@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from array_api_compat import array_namespace
 
-from xpconv.arrays import accumulation_dtype
-from xpconv.libraries import Array
+from xpconv.arrays.arguments import accumulation_dtype
+from xpconv.arrays.libraries import Array
 
 
 def total(x: Array, axes: Sequence[int]) -> Array:

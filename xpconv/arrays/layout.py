@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array_api_compat import array_namespace
 
-from xpconv.libraries import Array
+from xpconv.arrays.libraries import Array
 
 
 def channels_last(x: Array) -> Array:

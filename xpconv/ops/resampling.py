@@ -13,7 +13,7 @@ from functools import cached_property
 
 from array_api_compat import array_namespace, device
 
-from xpconv.libraries import Array
+from xpconv.arrays.libraries import Array
 
 
 @dataclass(frozen=True)

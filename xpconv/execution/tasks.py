@@ -16,10 +16,10 @@ import array_api_extra as xpx
 import numpy as np
 from array_api_compat import device
 
-from xpconv.libraries import Array, namespace_of
-from xpconv.steps import Repeated, copied, step
-from xpconv.workers import lanes, run
-from xpconv.workspace import empty, in_task
+from xpconv.arrays.libraries import Array, namespace_of
+from xpconv.execution.steps import Repeated, copied, step
+from xpconv.execution.workers import lanes, run
+from xpconv.execution.workspace import empty, in_task
 
 ITEMSIZE = 4  # bytes of a number: the plan is made for float32, and serves other dtypes too
 TASK = 5 << 19  # bytes that a task takes on NumPy: what stays near its processor, and outweighs what a task costs

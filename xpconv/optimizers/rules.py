@@ -21,10 +21,10 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from xpconv.arrays import accumulation_dtype, namespace, one_dtype, shaped
-from xpconv.hyperparameters import number
-from xpconv.libraries import Array, on_device
-from xpconv.recording import fed, replaced
+from xpconv.arrays.arguments import accumulation_dtype, namespace, one_dtype, shaped
+from xpconv.arrays.libraries import Array, on_device
+from xpconv.execution.recording import fed, replaced
+from xpconv.optimizers.hyperparameters import number
 
 MASTER = "{} in float32"
 
@@ -97,7 +97,7 @@ class Optimizer:
         """Return the next value of one parameter, and remember under its name what the rule remembers.
 
         The numbers are floats, or arrays of no axes where steps are recorded. What is remembered goes through
-        `xpconv.recording.replaced` for that.
+        `xpconv.execution.recording.replaced` for that.
         """
         raise NotImplementedError
 

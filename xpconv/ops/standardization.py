@@ -18,9 +18,9 @@ import math
 
 from array_api_compat import array_namespace
 
-from xpconv.broadcasting import along, total
-from xpconv.layout import channels_last, channels_second
-from xpconv.libraries import Array, Pullback
+from xpconv.arrays.broadcasting import along, total
+from xpconv.arrays.layout import channels_last, channels_second
+from xpconv.arrays.libraries import Array, Pullback
 from xpconv.shards import Shard
 
 BLOCK, SAMPLES, PLACES, WIDTH, CHANNELS = 0, 1, (1, 2, 3), 3, 5

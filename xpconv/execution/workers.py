@@ -15,8 +15,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from xpconv.blas import one_thread, openblas
-from xpconv.workspace import in_task
+from xpconv.execution.blas import one_thread, openblas
+from xpconv.execution.workspace import in_task
 
 T = TypeVar("T")
 

@@ -9,9 +9,9 @@ import array_api_extra as xpx
 import numpy as np
 from array_api_compat import device
 
-from xpconv.libraries import Array, namespace_of
-from xpconv.steps import copied, step
-from xpconv.workspace import empty
+from xpconv.arrays.libraries import Array, namespace_of
+from xpconv.execution.steps import copied, step
+from xpconv.execution.workspace import empty
 
 
 def room(like: Array, shape: tuple[int, ...]) -> Array:

@@ -11,14 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from array_api_compat import array_namespace, device
 
-from xpconv.algorithms import WORKSPACE
-from xpconv.arrays import above_lowest, lowest
-from xpconv.elementwise import add_at, divided, equal, owned, reduced, room, scaled, zeros
-from xpconv.execution import Band, assemble, bands, put
-from xpconv.frames import extend
-from xpconv.libraries import Array, Pullback
+from xpconv.arrays.arguments import above_lowest, lowest
+from xpconv.arrays.libraries import Array, Pullback
+from xpconv.execution.elementwise import add_at, divided, equal, owned, reduced, room, scaled, zeros
+from xpconv.execution.tasks import Band, assemble, bands, put
+from xpconv.execution.workspace import WORKSPACE, scratch
 from xpconv.windows import Axis, Phase, Window
-from xpconv.workspace import scratch
+from xpconv.windows.frames import extend
 
 PASS = 2  # multiply-adds that an operation on an element counts as, where it is asked whether threads pay
 LEAST = 3 << 19  # numbers that a band has: steps that are over too soon leave threads waiting for the interpreter

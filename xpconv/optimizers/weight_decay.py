@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from xpconv.libraries import Array
-from xpconv.optimizers import Adam, Momentum, Optimizer
+from xpconv.arrays.libraries import Array
+from xpconv.optimizers.rules import Adam, Momentum, Optimizer
 
 
 class _Decoupled(Optimizer):

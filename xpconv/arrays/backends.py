@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from xpconv.libraries import LIBRARIES, Array, device_name, device_of
+from xpconv.arrays.libraries import LIBRARIES, Array, device_name, device_of
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 
 T = TypeVar("T")
 
+WORKSPACE = 1 << 28  # bytes that the intermediate arrays of an operator take at most, unless it is told otherwise
 KEPT = 1 << 25  # bytes that a thread keeps at most
 LINE = 64  # bytes of a cache line, on which every array begins
 

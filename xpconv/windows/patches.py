@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from xpconv.arrays import namespace, spatial_axes
-from xpconv.frames import cut, uncut
-from xpconv.libraries import Array, Pullback
+from xpconv.arrays.arguments import namespace, spatial_axes
+from xpconv.arrays.libraries import Array, Pullback
+from xpconv.arrays.precision import accumulated
 from xpconv.operators import operator
-from xpconv.precision import accumulated
 from xpconv.windows import Pad, Window, whole_numbers, window
+from xpconv.windows.frames import cut, uncut
 
 
 def rows(x: Array, window: Window) -> Array:

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from xpconv.blas import small_product
-from xpconv.elementwise import inverse
-from xpconv.execution import ITEMSIZE, evenly
-from xpconv.libraries import Array, namespace_of
-from xpconv.steps import step
-from xpconv.workers import lanes, run
-from xpconv.workspace import empty
+from xpconv.arrays.libraries import Array, namespace_of
+from xpconv.execution.blas import small_product
+from xpconv.execution.elementwise import inverse
+from xpconv.execution.steps import step
+from xpconv.execution.tasks import ITEMSIZE, evenly
+from xpconv.execution.workers import lanes, run
+from xpconv.execution.workspace import empty
 
 BLOCK = 1 << 20  # bytes of filters that are laid out by one task
 SUMS = 3 << 19  # bytes of sums of outer products that are kept side by side, for the sake of small products

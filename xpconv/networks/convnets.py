@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from xpconv.backends import Backend
-from xpconv.backends import backend as find
-from xpconv.initializers import initial
+from xpconv.arrays.backends import Backend
+from xpconv.arrays.backends import backend as find
+from xpconv.arrays.libraries import Array
 from xpconv.layers import Affine, Convolution, Dropout, Layer, Pooling, Relu
-from xpconv.libraries import Array
-from xpconv.networks import Network
+from xpconv.networks.initializers import initial
+from xpconv.networks.network import Network
 from xpconv.windows import whole_number, whole_numbers, window
 
 
