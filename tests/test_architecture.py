@@ -68,6 +68,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
     ["bench.contenders"],
     ["bench.frameworks", "bench.memory", "bench.plots"],
     ["bench.gpu", "bench.measuring"],
+    ["bench.gpu_table"],
     ["bench.growth", "bench.report"],
     ["bench.command"],
     ["cli"],

@@ -1,7 +1,9 @@
 """The benchmark on a GPU, on stand-ins: that it times the right thing by the device's events, like against like."""
 
+import dataclasses
 import importlib.metadata
 import json
+import pathlib
 import sys
 
 import cudnn_on_host
@@ -12,10 +14,10 @@ import stand_ins
 from test_bench import STEP, TINY, Hungry, hasty, loops  # noqa: F401
 
 from xpconv import cli
-from xpconv.bench import memory
-from xpconv.bench.contenders import BOTH, FORWARD
+from xpconv.bench import gpu_table, memory
+from xpconv.bench.contenders import BOTH, FORWARD, LAST
 from xpconv.bench.gpu import Chainer, CuDnn, OnCupy, Pool, TorchPool
-from xpconv.bench.results import ERRORS, Result, load
+from xpconv.bench.results import ERRORS, Report, Result, load
 
 pytestmark = pytest.mark.skipif(cupy_on_host.COMPILER is None, reason="there is no C++ compiler here")
 
@@ -123,12 +125,55 @@ def test_cudnn_competes_by_name_and_as_what_auto_takes(gpu, hasty, monkeypatch, 
         assert cli.main(["bench", "--backend", "cupy", "--against", "cudnn", *asked, "--json", str(file)]) == 0
         report = load([str(file)])
         assert {result.contender for result in report.results} == {
-            "xpconv auto cupy tf32",
+            "xpconv auto cupy tf32" + (" with cuDNN" if switch == "1" else ""),
             "xpconv cudnn cupy tf32",
             "PyTorch cuDNN tf32",
         }
         assert report.context["versions"]["cuDNN for CuPy"] == "9.0.0"
         assert bool(cupy_on_host.cupy.launches) == (switch == "0")  # by "auto"
+
+
+def test_the_table_is_of_the_last_run_in_each_precision(tmp_path):
+    def run(date, seconds, auto="xpconv auto cupy tf32"):
+        """xpconv takes so long, with cuDNN half of that, PyTorch 3 and Chainer 8 seconds."""
+        results = [
+            Result(dataclasses.replace(TINY[0], set=name), direction, who, LAST, [s], 0.0, memory=m, precision="tf32")
+            for name in ("resnet50", "vgg16")
+            for direction in (FORWARD, BOTH)
+            for who, s, m in (
+                (auto, seconds, 10),
+                ("xpconv cudnn cupy tf32", seconds / 2, None),
+                ("PyTorch cuDNN tf32", 3.0 if name == "vgg16" else 6.0, 5),
+                ("Chainer's way", 8.0, 40),
+            )
+        ]
+        context = {"device": "a GPU", "precision": "tf32", "date": date}
+        Report(context, auto, "PyTorch cuDNN tf32", results).save(tmp_path / f"{date}-{seconds}.json")
+
+    run("2026-11-02", 2.0)
+    run("2026-11-01", 1.0)
+    (tmp_path / "cpu.json").write_text('{"context": {}, "points": []}')
+    rows = {line.split(" | ")[0]: line.split(" | ")[1:] for line in gpu_table.lines(gpu_table.reports(tmp_path))}
+    nothing = "not measured"
+    assert rows["| a GPU TF32, cuBLAS and own kernels"] == [
+        "3.00 / 3.00",
+        "1.50 / 1.50",
+        nothing,
+        "4.00 / 4.00",
+        "0.25 / 0.25 |",
+    ]
+    assert rows["| a GPU TF32, cuDNN"] == ["6.00 / 6.00", "3.00 / 3.00", nothing, "8.00 / 8.00", f"{nothing} |"]
+    assert rows["| a GPU float16, cuDNN"] == 4 * [nothing] + [f"{nothing} |"]
+    assert len(rows) == 2 + 6
+    run("2026-11-03", 2.0, "xpconv auto cupy tf32 with cuDNN")  # which is not of own kernels
+    again = [line for line in gpu_table.lines(gpu_table.reports(tmp_path)) if "TF32, cuBLAS and own kernels" in line]
+    assert again == [f"| a GPU TF32, cuBLAS and own kernels{5 * f' | {nothing}'} |"]
+
+
+def test_the_readme_has_the_table_of_the_files_that_are_there(capsys):
+    root = pathlib.Path(__file__).parent.parent
+    assert cli.main(["bench", "--gpu-table", str(root / "benchmarks")]) == 0
+    assert capsys.readouterr().out in (root / "README.md").read_text()
 
 
 def test_weights_lie_as_who_computes_would_have_them(gpu, monkeypatch):

@@ -16,7 +16,7 @@ import numpy as np
 from xpconv.algorithms.selection import ALGORITHMS, BY_KERNELS
 from xpconv.arrays.backends import backend
 from xpconv.arrays.libraries import device_name
-from xpconv.bench import gpu, growth, measuring, memory
+from xpconv.bench import gpu, gpu_table, growth, measuring, memory
 from xpconv.bench.contenders import Contender, XpConv
 from xpconv.bench.frameworks import AGAINST
 from xpconv.bench.layers import CASES, SETS, Case
@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--json", metavar="FILE", help="keep everything, layer by layer")
     option("--plot", metavar="FILE", help="draw a picture, in the format of the suffix")
     option("--from", dest="files", action="append", metavar="FILE", help="show what --json kept; measure nothing")
+    option("--gpu-table", metavar="DIR", help="show the README's table of GPUs, from files in DIR; measure nothing")
     parser.set_defaults(run=functools.partial(run, parser))
 
 
@@ -128,6 +129,9 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         for path in filter(None, (arguments.json, arguments.plot, arguments.growth)):
             if not pathlib.Path(path).absolute().parent.is_dir():
                 raise ValueError(f"there is no directory for {path!r}")
+        if arguments.gpu_table:
+            print("\n".join(gpu_table.lines(gpu_table.reports(arguments.gpu_table))))
+            return 0
         if arguments.plot or arguments.growth:
             from xpconv.bench.plots import plot  # needs matplotlib, and says so before a long run
         if arguments.growth and arguments.rounds > 0:

@@ -23,6 +23,7 @@ from xpconv.bench.layers import NETWORKS, Case
 from xpconv.bench.problems import problem
 from xpconv.cuda import cudnn
 
+CUDNN = "with cuDNN"
 DRIVER = pathlib.Path("/proc/driver/nvidia/version")
 
 
@@ -90,6 +91,16 @@ class OnCupy(XpConv):
     ways: ClassVar[Mapping[str, Algorithm]] = BY_KERNELS
     graphs: ClassVar[bool] = True
 
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """As anywhere, and whether "auto" takes cuDNN."""
+        return super().name + (f" {CUDNN}" if self.auto_takes_cudnn else "")
+
+    @property
+    def auto_takes_cudnn(self) -> bool:
+        """Whether it leaves the choice, and cuDNN is chosen."""
+        return self.algorithm == "auto" and self.precision != "float32" and cudnn.available()
+
     def versions(self) -> dict[str, str]:
         """Return those of CuPy, CUDA, the driver, and a cuDNN that is there for CuPy's arrays."""
         cupy = importlib.import_module("cupy")
@@ -102,8 +113,7 @@ class OnCupy(XpConv):
 
     def weight_order(self, layout: str, axes: int) -> tuple[int, ...]:
         """Return the order in which the axes of a weight lie in memory: for cuDNN as PyTorch has them."""
-        unasked = self.algorithm == "auto" and self.precision != "float32" and cudnn.available()
-        by_cudnn = self.algorithm == "cudnn" or unasked
+        by_cudnn = self.algorithm == "cudnn" or self.auto_takes_cudnn
         return layout_order(layout, axes) if by_cudnn else super().weight_order(layout, axes)
 
     def waited(self, *outputs: Any) -> tuple[Any, ...]:
