@@ -14,7 +14,7 @@ import reference as ref
 
 import xpconv
 from xpconv.algorithms import Plan
-from xpconv.algorithms.selection import choose, rooms
+from xpconv.selection.model import choose, rooms
 from xpconv.windows import window
 
 LAYERS = int(os.environ.get("XPCONV_LAYERS", 30))

@@ -8,10 +8,10 @@ import reference as ref
 
 import xpconv
 from xpconv.algorithms import Plan
-from xpconv.algorithms.selection import ALGORITHMS, choose
 from xpconv.algorithms.toom_cook import transforms
 from xpconv.compiled import compiler
 from xpconv.execution import products, tasks
+from xpconv.selection.model import ALGORITHMS, choose
 from xpconv.testing import assert_close
 from xpconv.windows import window
 

@@ -18,10 +18,10 @@ from test_geometry import geometries
 
 import xpconv
 from xpconv.algorithms import Plan
-from xpconv.algorithms.selection import BY_KERNELS, choose
 from xpconv.cuda import cudnn
 from xpconv.cuda.cudnn import CuDnn
 from xpconv.cuda.problems import Layout, countable, layout
+from xpconv.selection.model import BY_KERNELS, choose
 from xpconv.testing import assert_close
 from xpconv.windows import Axis, Window, window
 

@@ -8,7 +8,7 @@ import xpconv
 from xpconv.algorithms import Plan
 from xpconv.algorithms.fft import tiled
 from xpconv.algorithms.fourier import Fast, Matrices
-from xpconv.algorithms.selection import ALGORITHMS, choose
+from xpconv.selection.model import ALGORITHMS, choose
 from xpconv.testing import assert_close
 from xpconv.windows import Axis, Window, window
 
@@ -124,7 +124,7 @@ def chosen(shape, filters, kernel, groups=1, dtype=np.float32, **options):
 
 
 def test_auto_takes_it_where_it_pays(monkeypatch):
-    monkeypatch.setattr("xpconv.algorithms.selection.fused", lambda *_: None)  # compiled loops would do its work
+    monkeypatch.setattr("xpconv.selection.model.fused", lambda *_: None)  # compiled loops would do its work
     monkeypatch.setattr("xpconv.execution.products.small_product", lambda: 1_000_000)
     assert chosen((8, 56, 56, 64), 64, 7) == "fft"
     assert chosen((8, 56, 56, 64), 64, 7, dtype=np.float64) == "direct"

@@ -13,9 +13,10 @@ import reference as ref
 from cases import normal
 
 import xpconv
-from xpconv.algorithms import Plan, choices, tuning
-from xpconv.algorithms.choices import Task, candidates
-from xpconv.algorithms.selection import ALGORITHMS, BY_KERNELS
+from xpconv.algorithms import Plan
+from xpconv.selection import choices, tuning
+from xpconv.selection.choices import Task, candidates
+from xpconv.selection.model import ALGORITHMS, BY_KERNELS
 from xpconv.testing import assert_close
 from xpconv.windows import window
 
@@ -57,8 +58,8 @@ def clock(monkeypatch):
     """The clock of this process, which goes on only as algorithms compute, and nothing kept."""
     clock = Clock()
     monkeypatch.setattr(tuning, "perf_counter", clock)
-    monkeypatch.setattr("xpconv.algorithms.selection.fused", lambda *_: None)
-    monkeypatch.setattr("xpconv.algorithms.selection.multiplies_small", lambda x: False)  # the model's is "direct"
+    monkeypatch.setattr("xpconv.selection.model.fused", lambda *_: None)
+    monkeypatch.setattr("xpconv.selection.model.multiplies_small", lambda x: False)  # the model's is "direct"
     for ways in (ALGORITHMS, BY_KERNELS):
         for name, way in list(ways.items()):
             monkeypatch.setitem(ways, name, Timed(name, way, clock))
@@ -480,7 +481,7 @@ FORKED = """
 import os, threading
 import numpy as np
 import xpconv
-from xpconv.algorithms import tuning
+from xpconv.selection import tuning
 held = threading.Event()
 def hold():
     with tuning._lock:

@@ -4,7 +4,6 @@ The arrays decide where the work happens: NumPy on the CPU, CuPy on a CUDA GPU, 
 of the standard.
 """
 
-from xpconv.algorithms.tuning import tune, untune
 from xpconv.arrays import Backend, backend, freeze, to_numpy
 from xpconv.layers import (
     AdaptiveAveragePooling,
@@ -60,6 +59,7 @@ from xpconv.ops.regularization import dropout
 from xpconv.ops.softmax import log_softmax, softmax
 from xpconv.ops.unpooling import max_unpool
 from xpconv.optimizers import SGD, SGDW, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSProp
+from xpconv.selection.tuning import tune, untune
 from xpconv.windows.patches import col2im, fold, im2col, unfold
 
 __version__ = "0.1.0"

@@ -1,8 +1,8 @@
-"""Several ways to compute one convolution: rooms of equal rank behind one door, chosen by name, a model or a clock.
+"""Several ways to compute one convolution, of equal rank and with one door.
 
 Arrays are channels-last in here: x (N, *size, C), weight (*kernel, C/G, O), y (N, *output, O). Every algorithm says
 what it supports and computes two things, the convolution and the gradient of its weight. The gradient of its input is
-a convolution again and written once, in `adjoint`; an algorithm that does better than that is an `Adjoining` one.
+a convolution again and written once, in `selection.adjoint`; an algorithm that does better is an `Adjoining` one.
 """
 
 from __future__ import annotations

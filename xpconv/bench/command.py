@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xpconv.algorithms.selection import ALGORITHMS, BY_KERNELS
 from xpconv.arrays.backends import backend
 from xpconv.arrays.libraries import device_name
 from xpconv.bench import gpu, gpu_table, growth, measuring, memory
@@ -23,6 +22,7 @@ from xpconv.bench.layers import CASES, SETS, Case
 from xpconv.bench.report import MEMORY, Table, context, heading, memory_summary, summary, tables
 from xpconv.bench.results import ERRORS, Report, load
 from xpconv.execution.workspace import WORKSPACE
+from xpconv.selection.model import ALGORITHMS, BY_KERNELS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

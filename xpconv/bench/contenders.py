@@ -17,13 +17,13 @@ import numpy as np
 
 import xpconv
 from xpconv.algorithms import Algorithm
-from xpconv.algorithms.selection import ALGORITHMS
 from xpconv.arrays.backends import Backend
 from xpconv.arrays.libraries import Array, synchronize, to_numpy
 from xpconv.bench import book
 from xpconv.bench.layers import NETWORKS, Case
 from xpconv.bench.problems import Host, problem
 from xpconv.execution.workspace import WORKSPACE
+from xpconv.selection.model import ALGORITHMS
 from xpconv.training.trainer import Callback, Trainer
 
 FORWARD, BOTH = "forward", "forward + backward"

@@ -15,13 +15,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from xpconv.algorithms import Algorithm
-from xpconv.algorithms.selection import BY_KERNELS
 from xpconv.arrays.libraries import Array
 from xpconv.bench.contenders import BOTH, FIRST, FORWARD, Call, Calls, Contender, Gauge, XpConv, layout_order
 from xpconv.bench.frameworks import PyTorch
 from xpconv.bench.layers import NETWORKS, Case
 from xpconv.bench.problems import problem
 from xpconv.cuda import cudnn
+from xpconv.selection.model import BY_KERNELS
 
 CUDNN = "with cuDNN"
 DRIVER = pathlib.Path("/proc/driver/nvidia/version")

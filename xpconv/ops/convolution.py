@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from xpconv.algorithms import Plan
-from xpconv.algorithms.adjoint import convolve, input_gradient, weight_gradient
-from xpconv.algorithms.selection import named
-from xpconv.algorithms.tuning import way_to_convolve
 from xpconv.arrays.arguments import conjugate, namespace, one_dtype, shaped, spatial_axes
 from xpconv.arrays.broadcasting import total_like
 from xpconv.arrays.frozen import immutable, remembered
@@ -18,6 +15,9 @@ from xpconv.arrays.precision import accumulated_unless, known
 from xpconv.cuda import serves
 from xpconv.execution.workspace import WORKSPACE
 from xpconv.operators import operator
+from xpconv.selection.adjoint import convolve, input_gradient, weight_gradient
+from xpconv.selection.model import named
+from xpconv.selection.tuning import way_to_convolve
 from xpconv.windows import Pad, whole_number, window
 from xpconv.windows.transposition import transposed_window
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from array_api_compat import device
 
 from xpconv.algorithms import Adjoining, Algorithm, Plan
-from xpconv.algorithms.tuning import way_to_adjoin, way_to_convolve, way_to_correlate
 from xpconv.arrays.libraries import Array, namespace_of
 from xpconv.execution.tasks import filled, put
+from xpconv.selection.tuning import way_to_adjoin, way_to_convolve, way_to_correlate
 from xpconv.windows import Phase, Window
 
 

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from xpconv.algorithms import Plan
-from xpconv.algorithms.selection import ALGORITHMS, BY_KERNELS
 from xpconv.cuda.problems import NARROW
 from xpconv.durability import replacing
 from xpconv.execution.blas import openblas
+from xpconv.selection.model import ALGORITHMS, BY_KERNELS
 from xpconv.windows import Axis, Window
 
 HEAD = "choices of xpconv.tune, by machine"

@@ -1,6 +1,6 @@
 """Choices by measurement, for those who ask: every way is timed on the arrays of the first call, the fastest is kept.
 
-Measuring is what the model of `selection` does without, so that results repeat from run to run. Here they repeat once
+Measuring is what the `model` does without, so that results repeat from run to run. Here they repeat once
 the choices are kept: in the process, or in a file.
 """
 
@@ -22,11 +22,11 @@ from typing import Any
 from array_api_compat import device
 
 from xpconv.algorithms import Algorithm, Plan
-from xpconv.algorithms.choices import CUDNN, SUMS, Choices, Task, add, candidates, read
-from xpconv.algorithms.selection import ALGORITHMS, BY_KERNELS, choose, rooms
 from xpconv.arrays.libraries import Array, device_name, namespace_of, synchronize
 from xpconv.cuda import cudnn
 from xpconv.execution.workers import lanes
+from xpconv.selection.choices import CUDNN, SUMS, Choices, Task, add, candidates, read
+from xpconv.selection.model import ALGORITHMS, BY_KERNELS, choose, rooms
 
 APART = 5e-5  # root mean squares of the model's result, the error that it may have itself
 ROUNDS = 3, 15  # at least and at most
