@@ -15,7 +15,7 @@ import xpconv
 ROOT = pathlib.Path(xpconv.__file__).parent
 
 FLOORS = [  # from the ground up; a star stands for every file of a folder
-    ["algorithms.toom_cook", "compiled.compiler", "durability", "optimizers.hyperparameters"],
+    ["algorithms.toom_cook", "compiled.compiler", "durability", "optimizers.hyperparameters", "windows.axis"],
     ["arrays.libraries", "execution.blas", "execution.workspace", "windows.geometry"],
     ["arrays.arguments", "arrays.backends", "arrays.layout", "execution.steps", "shards", "windows.transposition"],
     ["arrays.broadcasting", "arrays.frozen", "arrays.precision", "execution.recording", "execution.workers"],

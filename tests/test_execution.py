@@ -72,6 +72,14 @@ def test_several_callers_at_once(two_workers):
 
 
 @pytest.mark.skipif(blas.openblas() is None, reason="NumPy does not call an OpenBLAS here")
+def test_the_callers_buffers_stay_as_long_as_they_were(two_workers):
+    before, seen = np.getbufsize(), []
+    for tasks in [0], [0, 1, 2]:
+        workers.run(lambda _: seen.append(np.getbufsize()), tasks)
+    assert set(seen) == {workers.RUN}
+    assert np.getbufsize() == before
+
+
 def test_blas_is_given_back(two_workers):
     found = blas.openblas()
     before, inside = found.get_threads(), []

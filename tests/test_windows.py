@@ -124,6 +124,21 @@ def test_members_are_the_taps_on_the_axis(geometry, ceil_mode, include_pad):
     assert one_axis(*geometry, ceil_mode).members(include_pad=include_pad) == tuple(expected)
 
 
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_taps_see_what_lies_on_the_axis(geometry, ceil_mode):
+    size, kernel, stride, (before, _), dilation = geometry
+    expected, axis = [], one_axis(*geometry, ceil_mode)
+    for k in range(kernel):
+        seen = [start - before + k * dilation for start in ref.starts(*geometry, ceil_mode=ceil_mode)]
+        expected.append([(o, i) for o, i in enumerate(seen) if 0 <= i < size])
+    found = [
+        list(zip(range(axis.output)[tap.windows], range(tap.residue, size, stride)[tap.places], strict=True))
+        for tap in axis.taps
+    ]
+    assert found == [pairs for pairs in expected if pairs]
+
+
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
 def test_phases_pair_every_element_with_the_taps_that_see_it(geometry):
     size, kernel, stride, (before, _), dilation = geometry

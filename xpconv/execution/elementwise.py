@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 import array_api_extra as xpx
 import numpy as np
@@ -12,6 +12,8 @@ from array_api_compat import device
 from xpconv.arrays.libraries import Array, namespace_of
 from xpconv.execution.steps import copied, step
 from xpconv.execution.workspace import empty
+
+SHORT = 512  # numbers in one piece of memory
 
 
 def room(like: Array, shape: tuple[int, ...]) -> Array:
@@ -56,18 +58,63 @@ def settled(x: Array) -> Array:
     return x if isinstance(x, np.ndarray) and x.flags.c_contiguous else owned(x)
 
 
-def reduced(name: str, parts: Iterable[Array], place: Array | None = None) -> Array:
-    """Reduce arrays element by element, by "add" or "maximum"; `place` is where to write the result."""
-    first, *rest = parts
-    if not isinstance(first, np.ndarray):
-        return functools.reduce(getattr(namespace_of(first), name), rest, first)
+def together(x: Array) -> Array:
+    """Return the array, or a copy where what lies in one piece is so short that every sweep would stumble over it."""
+    if not isinstance(x, np.ndarray):
+        return x
+    run = 1
+    for size, stride in zip(reversed(x.shape), reversed(x.strides), strict=True):
+        if stride != run * x.itemsize:
+            break
+        run *= size
+    return owned(x) if 1 < run < min(SHORT, x.size) else x
+
+
+def within(x: Array, where: tuple[slice, ...]) -> Array | None:
+    """Return a part of an array to be written to, where a library writes in place."""
+    if not isinstance(x, np.ndarray):
+        return None
+    part: Array = x[*where, ...]
+    return part
+
+
+Part = tuple[tuple[slice, ...], Array]  # an array, and where it is laid
+
+
+def reduced(
+    name: str, like: Array, shape: tuple[int, ...], parts: Sequence[Part], value: float, place: Array | None = None
+) -> Array:
+    """Reduce arrays element by element, by "add" or "maximum", each laid on a part of an array filled with a value.
+
+    Parameters
+    ----------
+    like : array
+        Whose library, dtype and device the result has.
+    place : array, optional
+        Where to write the result.
+    """
+    whole = [part for _, part in parts if part.shape == shape]
+    rest = [(where, part) for where, part in parts if part.shape != shape]
+    if not isinstance(like, np.ndarray):
+        xp = namespace_of(like)
+        if rest or not whole:
+            whole.insert(0, xp.full(shape, value, dtype=like.dtype, device=device(like)))
+        y = functools.reduce(getattr(xp, name), whole)
+        for where, part in rest:
+            y = xpx.at(y)[*where, ...].add(part) if name == "add" else xpx.at(y)[*where, ...].max(part)
+        return y
     if place is None:
-        place = empty(first.shape, first.dtype) if rest else first
-    elif not rest:
-        step(copied, first, place)
-    for part in rest:
+        if len(whole) == 1 and not rest:
+            return whole[0]
+        place = empty(shape, like.dtype)
+    if len(whole) < 2:
+        step(copied, whole[0] if whole else value, place)
+    first = whole[0] if len(whole) > 1 else place
+    for part in whole[1:]:
         step(_INTO[name], first, part, place)
         first = place
+    for where, part in rest:
+        step(_INTO[name], place[where], part, place[where])
     return place
 
 
@@ -96,17 +143,43 @@ def scaled(x: Array, divisor: Array | float, place: Array | None = None) -> Arra
     return place
 
 
-def divided(x: Array, mask: Array) -> tuple[Array, Array]:
-    """Return x where the mask is true and 0 elsewhere, and the other way round, written over x where a library can."""
+def divided(
+    x: Array, where: tuple[slice, ...], mask: Array, place: Array | None = None, *, keep: bool = False
+) -> tuple[Array, Array]:
+    """Return what a part of x holds where the mask is true, with 0 elsewhere, and x without it.
+
+    The first is written to `place`, if there is one, and the second over x unless it is to `keep`.
+    """
     if not isinstance(x, np.ndarray):
         xp = namespace_of(x)
-        return xp.where(mask, x, xp.zeros_like(x)), xp.where(mask, xp.zeros_like(x), x)
-    bits = x.view(f"i{x.itemsize}")  # as whole numbers they multiply exactly, an infinity and a NaN too
-    chosen = empty(x.shape, bits.dtype)
-    step(copied, mask, chosen)  # a product that casts it takes longer
-    step(np.multiply, bits, chosen, chosen)
-    step(np.subtract, bits, chosen, bits)
-    return chosen.view(x.dtype), x
+        part = x[*where, ...]
+        none = xp.zeros_like(part)
+        chosen, left = xp.where(mask, part, none), xp.where(mask, none, part)
+        left = left if left.shape == x.shape else xpx.at(x)[*where, ...].set(left, copy=keep or None)
+        return chosen, left
+    whole = mask.shape == x.shape
+    if keep and not whole:
+        x, keep = owned(x), False
+    bits = x[where].view(f"i{x.itemsize}")  # as whole numbers they multiply exactly, an infinity and a NaN too
+    ones = empty(mask.shape, bits.dtype)
+    step(copied, mask, ones)  # a product that casts it takes longer
+    chosen = ones if place is None else place.view(bits.dtype)
+    step(np.multiply, bits, ones, chosen)
+    left = empty(x.shape, x.dtype) if keep else x
+    step(np.subtract, bits, chosen, left[where].view(bits.dtype))
+    return chosen.view(x.dtype), left
+
+
+def repeated(x: Array, counts: tuple[int, ...], place: Array | None = None) -> Array:
+    """Repeat every element so many times along each axis; `place` is where to write them."""
+    xp = namespace_of(x)
+    shape = tuple(size * count for size, count in zip(x.shape, counts, strict=True))
+    pairs = tuple(number for pair in zip(x.shape, counts, strict=True) for number in pair)
+    apart = xp.reshape(x, tuple(number for size in x.shape for number in (size, 1)))
+    if place is None:
+        return xp.reshape(xp.broadcast_to(apart, pairs), shape)
+    step(copied, apart, place.reshape(pairs))
+    return place
 
 
 def add_product(sum_so_far: Array | None, a: Array, b: Array, place: Array | None = None) -> Array:

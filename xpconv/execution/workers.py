@@ -15,10 +15,13 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+import numpy as np
+
 from xpconv.execution.blas import one_thread, openblas
 from xpconv.execution.workspace import in_task
 
 T = TypeVar("T")
+RUN = 1024  # numbers in a row from which NumPy reads them where they lie; it would copy rows up to eight times as long
 
 
 @functools.cache
@@ -50,6 +53,7 @@ class Workers:
     @staticmethod
     def _work(cpu: int, jobs: queue.SimpleQueue[Callable[[], None]]) -> None:
         _here.working = True
+        np.setbufsize(RUN)
         with contextlib.suppress(AttributeError, OSError):  # no binding on this system: work wherever we are put
             os.sched_setaffinity(threading.get_native_id(), {cpu})
         while True:
@@ -121,9 +125,18 @@ def run(function: Callable[[T], object], tasks: Iterable[T]) -> None:
             elif tasks:
                 _here.working = True
                 try:
-                    in_task(function, tasks[0])
+                    _alone(function, tasks)
                 finally:
                     _here.working = False
         return
-    for task in tasks:
-        in_task(function, task)
+    _alone(function, tasks)
+
+
+def _alone(function: Callable[[T], object], tasks: Iterable[T]) -> None:
+    """Call the function on every task, one after the other."""
+    before = np.setbufsize(RUN)
+    try:
+        for task in tasks:
+            in_task(function, task)
+    finally:
+        np.setbufsize(before)

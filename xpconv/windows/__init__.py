@@ -3,6 +3,7 @@
 The whole numbers have their door here; what is made of arrays is asked by its own name.
 """
 
-from xpconv.windows.geometry import Axis, Pad, Phase, Window, paddings, whole_number, whole_numbers, window
+from xpconv.windows.axis import Axis, Phase
+from xpconv.windows.geometry import Pad, Window, paddings, whole_number, whole_numbers, window
 
 __all__ = ["Axis", "Pad", "Phase", "Window", "paddings", "whole_number", "whole_numbers", "window"]

@@ -7,16 +7,16 @@ work is done in bands: of windows, and for gradients of the elements that are to
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 from array_api_compat import array_namespace, device
 
 from xpconv.arrays.arguments import above_lowest, lowest
 from xpconv.arrays.libraries import Array, Pullback
-from xpconv.execution.elementwise import add_at, divided, equal, owned, reduced, room, scaled, zeros
+from xpconv.execution.elementwise import divided, equal, reduced, repeated, room, scaled, together, within, zeros
 from xpconv.execution.tasks import Band, assemble, bands, put
-from xpconv.execution.workspace import WORKSPACE, scratch
-from xpconv.windows import Axis, Phase, Window
+from xpconv.execution.workspace import WORKSPACE
+from xpconv.windows import Axis, Window
 from xpconv.windows.frames import extend
 
 PASS = 2  # multiply-adds that an operation on an element counts as, where it is asked whether threads pay
@@ -104,19 +104,17 @@ def indices(x: Array, plan: Window) -> Array:
 def over_taps(name: str, x: Array, plan: Window, *, value: float = 0, place: Array | None = None) -> Array:
     """Reduce the taps of every window by "add" or "maximum", axis by axis: (N, *size, C) to (N, *output, C)."""
     for axis, span in enumerate(plan.axes, start=1):
-        x = reduced(name, _seen(x, axis, span, value), place if axis == len(plan.axes) else None)
+        x = _over(name, x, axis, span, _seen(x, axis, span), value, place if axis == len(plan.axes) else None)
     return x
 
 
 def spread(share: Array, plan: Window, place: Array | None = None) -> Array:
     """Give every element what its windows hold, added up: (N, *output, C) to (N, *size, C), the adjoint of summing."""
+    if all(span.tiled for span in plan.axes):
+        return repeated(share, (1, *plan.kernel, 1), place)
     for axis, span in reversed(list(enumerate(plan.axes, start=1))):
-        parts = (
-            (phase.elements, reduced("add", _seen(share, axis, phase.axis, 0)) if phase.axis.kernel else 0)
-            for phase in span.phases()
-        )
-        shape = (*share.shape[:axis], span.size, *share.shape[axis + 1 :])
-        share = _together(share, shape, axis, parts, place if axis == 1 else None)
+        shares = [share[*(slice(None),) * axis, tap.windows, ...] for tap in span.taps]
+        share = _gathered(_resized(share, axis, span.size, place if axis == 1 else None), axis, span, shares)
     return share
 
 
@@ -125,51 +123,45 @@ def _to_largest(plan: Window, x: Array, y: Array, dy: Array, rows: slice, *, pla
 
     It goes along the first axis to the first row whose own maximum it is, and from there along the others.
     """
-    maxima = [x]
-    for axis, span in reversed(list(enumerate(plan.axes[1:], start=2))):
-        maxima.append(reduced("maximum", _seen(maxima[-1], axis, span, lowest(array_namespace(x), x.dtype))))
+    seen, value = [], lowest(array_namespace(x), x.dtype)
+    for axis, span in reversed(list(enumerate(plan.axes, start=1))):
+        seen.append((x, _seen(x, axis, span)))
+        x = _over("maximum", x, axis, span, seen[-1][1], value) if axis > 1 else x
     for axis, span in enumerate(plan.axes, start=1):
-        x = maxima.pop()
-        dy = _to_largest_along(axis, span, x, y, dy, plain, place if 1 < axis == len(plan.axes) else None)
+        x, values = seen.pop()
+        made = _resized(dy, axis, span.size, place if 1 < axis == len(plan.axes) else None)
+        dy = _to_largest_along(axis, span, values, y, dy, made, plain)
         if axis == 1:
-            x, dy, maxima = x[:, rows, ...], dy[:, rows, ...], [some[:, rows, ...] for some in maxima]
+            x, dy = x[:, rows, ...], dy[:, rows, ...]
+            seen = [(some[:, rows, ...], [value[:, rows, ...] for value in values]) for some, values in seen]
         y = x
     return dy
 
 
-def _to_largest_along(axis: int, span: Axis, x: Array, y: Array, dy: Array, plain: bool, place: Array | None) -> Array:
-    """Hand gradients of maxima along one axis on: (..., output, ...) to (..., size, ...).
+def _to_largest_along(
+    axis: int, span: Axis, seen: Sequence[Array], y: Array, dy: Array, made: Array, plain: bool
+) -> Array:
+    """Hand gradients of maxima along one axis on: (..., output, ...) to (..., size, ...), in an array made for them.
 
-    Where not all is `plain`, a maximum may be a NaN, or no higher than the padding.
+    Where not all is `plain`, a maximum may be a NaN.
     """
-    xp, before, write = array_namespace(x), (slice(None),) * axis, put if span.abutting else add_at
-    phases = {phase.taps.start: phase for phase in span.phases() if phase.over.kernel}
-    taps = sorted((tap, start) for start, phase in phases.items() for tap in range(span.kernel)[phase.taps])
-    seen, dseen, real = {}, {}, {}
-    for start, phase in phases.items():
-        part, margin = x[*before, phase.elements, ...], [phase.over.margin]
-        seen[start] = extend(part, margin, first=axis, value=lowest(xp, x.dtype))
-        dseen[start] = (room if span.abutting else zeros)(dy, tuple(seen[start].shape))
+    before, shares, left = (slice(None),) * axis, [], dy
+    for tap, value in zip(span.taps, seen, strict=True):
+        where = (*before, tap.windows)
+        if tap is span.taps[-1]:  # it takes what is left
+            shares.append(left[*where, ...])
+            break
+        mask = equal(value, y[*where, ...])
         if not plain:
-            real[start] = extend(xp.ones_like(part, dtype=xp.bool), margin, first=axis)
-    left = owned(dy)
-    for tap, start in taps:
-        where = (*before, phases[start].over.tap((tap - start) // phases[start].taps.step))
-        with scratch():
-            value, share = seen[start][*where, ...], left
-            if (tap, start) != taps[-1]:  # the last one takes what is left
-                mask = equal(value, y)
-                if not plain:
-                    mask = (mask | (value != value)) & real[start][*where, ...]
-                share, left = divided(left, mask)
-            dseen[start] = write(dseen[start], where, share)
+            mask = mask | (value != value)
+        share, left = divided(left, where, mask, keep=left is dy)
+        shares.append(share)
+    return _gathered(made, axis, span, shares)
 
-    def given(phase: Phase) -> Array | float:
-        low, high = phase.over.margin
-        return extend(dseen[phase.taps.start], [(-low, -high)], first=axis) if phase.over.kernel else 0
 
-    parts = ((phase.elements, given(phase)) for phase in span.phases())
-    return _together(dy, tuple(x.shape), axis, parts, place)
+def _resized(like: Array, axis: int, size: int, place: Array | None) -> Array:
+    """Make an array to be filled, of so many elements along an axis, or take the place where it is to be written."""
+    return room(like, (*like.shape[:axis], size, *like.shape[axis + 1 :])) if place is None else place
 
 
 def _zeros(like: Array, size: tuple[int, ...]) -> Array:
@@ -177,27 +169,37 @@ def _zeros(like: Array, size: tuple[int, ...]) -> Array:
     return zeros(like, (like.shape[0], *size, like.shape[-1]))
 
 
-def _seen(x: Array, axis: int, span: Axis, value: float) -> Iterator[Array]:
-    """Give along one axis what each tap sees of it, for all windows."""
+def _seen(x: Array, axis: int, span: Axis) -> list[Array]:
+    """Give along one axis what each tap sees of it, of those windows that have it there."""
     before = (slice(None),) * axis
-    for phase in span.phases():
-        if phase.over.kernel:
-            part = extend(x[*before, phase.elements, ...], [phase.over.margin], first=axis, value=value)
-            for k in range(phase.over.kernel):
-                yield part[*before, phase.over.tap(k), ...]
+    residues = {tap.residue for tap in span.taps}
+    parts = {residue: together(x[*before, residue :: span.stride, ...]) for residue in residues}
+    return [parts[tap.residue][*before, tap.places, ...] for tap in span.taps]
 
 
-def _together(
-    like: Array,
-    shape: tuple[int, ...],
-    axis: int,
-    parts: Iterable[tuple[slice, Array | float]],
-    place: Array | None,
+def _over(
+    name: str, x: Array, axis: int, span: Axis, seen: Sequence[Array], value: float, place: Array | None = None
 ) -> Array:
-    """Make an array of the phases of one of its axes; `place` is where to write it."""
-    made = room(like, shape) if place is None else place
-    for elements, part in parts:
-        made = put(made, (*(slice(None),) * axis, elements), part)
+    """Reduce what the taps along one axis see."""
+    before, shape = (slice(None),) * axis, (*x.shape[:axis], span.output, *x.shape[axis + 1 :])
+    parts = [((*before, tap.windows), part) for tap, part in zip(span.taps, seen, strict=True)]
+    return reduced(name, x, shape, parts, value, place)
+
+
+def _gathered(made: Array, axis: int, span: Axis, shares: Sequence[Array]) -> Array:
+    """Fill an array with what the taps along one axis give its elements, added up: the adjoint of `_seen`."""
+    before = (slice(None),) * axis
+    for residue in range(min(span.stride, span.size)):
+        where = (*before, slice(residue, span.size, span.stride))
+        shape = (*made.shape[:axis], len(range(residue, span.size, span.stride)), *made.shape[axis + 1 :])
+        parts = [
+            ((*before, tap.places), share)
+            for tap, share in zip(span.taps, shares, strict=True)
+            if tap.residue == residue
+        ]
+        place = within(made, where)
+        part = reduced("add", made, shape, parts, 0, place)
+        made = made if place is not None else put(made, where, part)
     return made
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xpconv.windows.geometry import Axis, Pad, Window, paddings, whole_numbers, window
+from xpconv.windows.axis import Axis
+from xpconv.windows.geometry import Pad, Window, paddings, whole_numbers, window
 
 
 def transposed_window(
