@@ -18,6 +18,15 @@ def available() -> bool:
     return os.environ.get("XPCONV_NUMBA") != "0" and importlib.util.find_spec("numba") is not None
 
 
+@functools.cache
+def vector_bytes() -> int:
+    """Return what the registers of this processor hold that loops compute in."""
+    if not available():
+        return 16
+    features: Any = importlib.import_module("llvmlite.binding").get_host_cpu_features()
+    return 64 if features.get("avx512f") else 32
+
+
 def loop(function: F) -> F:
     """Compile a loop for each kind of arguments, at its first call; without Numba it stays what it is, and slow.
 

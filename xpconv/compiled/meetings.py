@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xpconv.compiled.compiler import loop
 from xpconv.windows import Axis, Window
 
 Table = np.ndarray[Any, np.dtype[np.int64]]
@@ -42,13 +43,21 @@ class Runs(NamedTuple):
 
 
 class Meetings(NamedTuple):
-    """The tables of all axes, with the rows and the width of either side and the taps of a window along the width."""
+    """The tables of all axes, with the rows and the width of either side, and how the taps of a window are numbered."""
 
     rows: Rows
     runs: Runs
     target: tuple[int, int]
     source: tuple[int, int]
-    taps: int
+    taps: tuple[int, int]  # of a window, and of those the ones along the width
+
+
+class Place(NamedTuple):
+    """Where the targets of a run lie, of all that there are: the first, and how many have another one after them."""
+
+    first: int
+    last: int
+    count: int  # of what each of them meets
 
 
 @functools.lru_cache(maxsize=256)
@@ -67,8 +76,30 @@ def meetings(window: Window, *, adjoint: bool = False) -> Meetings:
     runs, width = _runs(last, adjoint), last.output if adjoint else last.size
     start, source, tap = _flat(rows)
     return Meetings(
-        Rows(start, source, tap), runs, (targets, last.size if adjoint else last.output), (sources, width), last.kernel
+        Rows(start, source, tap),
+        runs,
+        (targets, last.size if adjoint else last.output),
+        (sources, width),
+        (window.taps, last.kernel),
     )
+
+
+@loop
+def meet(plan: Meetings, job: int, s: int, source: Table, tap: Table) -> Place:
+    """Write down what the first target of a run meets, and return where the run is.
+
+    A job is a row of one of the images, all taken together; sources and targets are counted through all images, too.
+    """
+    rows, runs = plan.rows, plan.runs
+    height, width = plan.target
+    n, r = divmod(job, height)
+    count = 0
+    for i in range(rows.start[r], rows.start[r + 1]):
+        for j in range(runs.start[s], runs.start[s + 1]):
+            source[count] = (n * plan.source[0] + rows.source[i]) * plan.source[1] + runs.source[j]
+            tap[count] = rows.tap[i] * plan.taps[1] + runs.tap[j]
+            count += 1
+    return Place(job * width + runs.first[s], runs.length[s] - 1, count)
 
 
 def _along(axis: Axis, adjoint: bool) -> list[list[Meeting]]:

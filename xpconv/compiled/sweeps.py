@@ -1,4 +1,4 @@
-"""Running a compiled loop over its targets, in bands, on the library's own threads."""
+"""Running a compiled loop over its targets, shared out to the library's own threads."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from xpconv.compiled.lines import width_for
 from xpconv.compiled.meetings import Meetings
 from xpconv.execution.workers import lanes, run
 
 Host = np.ndarray[Any, Any]
-ALONE = 1 << 20  # bytes that are read and written before another thread has woken up
-BANDS = 4  # for each thread: who is late takes fewer of them
+ALONE = 1 << 18  # bytes that are read and written before another thread has woken up
 
 
 def sweep(
@@ -23,14 +23,15 @@ def sweep(
     *more: object,
     jobs: int | None = None,
 ) -> None:
-    """Call a loop on bands of its jobs, the rows of all targets if not told; arrays go in as (N, rows, width, C)."""
-    arrays = [_rows(a, plan.source) for a in sources] + [_rows(a, plan.target) for a in targets]
-    jobs = len(arrays[0]) * plan.target[0] if jobs is None else jobs
-    alone = sum(a.nbytes for a in arrays) < ALONE
-    bands = 1 if alone else max(1, min(BANDS * lanes(), jobs))
-    starts = [i * jobs // bands for i in range(bands + 1)]
-    run(lambda i: function(*arrays, plan, starts[i], starts[i + 1], *more), range(bands))
+    """Call a loop on shares of its jobs, the rows of all targets if not told.
 
-
-def _rows(array: Host, shape: tuple[int, int]) -> Host:
-    return np.ascontiguousarray(array).reshape(array.shape[0], *shape, array.shape[-1])
+    It is given the arrays (N, ..., C) flat, how many channels they have and in what lines to take them, the plan, and
+    where its share begins and ends.
+    """
+    channels = sources[0].shape[-1]
+    arrays = [np.ascontiguousarray(array).reshape(-1) for array in (*sources, *targets)]
+    width = width_for(channels, max(array.itemsize for array in arrays))
+    jobs = len(sources[0]) * plan.target[0] if jobs is None else jobs
+    shares = 1 if sum(array.nbytes for array in arrays) < ALONE else max(1, min(lanes(), jobs))
+    starts = [i * jobs // shares for i in range(shares + 1)]
+    run(lambda i: function(*arrays, channels, width, plan, starts[i], starts[i + 1], *more), range(shares))
