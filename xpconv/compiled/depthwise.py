@@ -9,7 +9,7 @@ import numpy as np
 
 from xpconv.algorithms import Plan
 from xpconv.compiled.compiler import loop
-from xpconv.compiled.lines import Width, load, repeat, store
+from xpconv.compiled.lines import Width, load, store
 from xpconv.compiled.meetings import Meetings, meet, meetings
 from xpconv.compiled.sweeps import sweep
 from xpconv.windows import Window
@@ -83,7 +83,7 @@ def _weighted_sum(
                     on0, on1 = p * runs.move * channels + c, p1 * runs.move * channels + c
                     on2, on3 = p2 * runs.move * channels + c, p3 * runs.move * channels + c
                     sum0 = sum1 = sum2 = sum3 = load(bias, c, width)
-                    for e in range(place.count):
+                    for e in range(place.met):
                         at, line = source[e] * channels, load(weight, tap[e] * channels + c, width)
                         sum0 = sum0 + line * load(x, at + on0, width)
                         sum1 = sum1 + line * load(x, at + on1, width)
@@ -108,8 +108,8 @@ def _weight_gradient(
         for job in range(part * jobs // parts, (part + 1) * jobs // parts):
             for s in range(len(runs.first)):
                 place = meet(plan, job, s, source, tap)
-                for e in range(0, place.count, 3):  # three taps share what is read of dy, the last ones anew
-                    f, g = min(e + 1, place.count - 1), min(e + 2, place.count - 1)
+                for e in range(0, place.met, 3):  # three taps share what is read of dy, the last ones anew
+                    f, g = min(e + 1, place.met - 1), min(e + 2, place.met - 1)
                     for b in range(0, channels, lanes):
                         c = min(b, channels - lanes)
                         to0, to1, to2 = b * taps + tap[e] * lanes, b * taps + tap[f] * lanes, b * taps + tap[g] * lanes

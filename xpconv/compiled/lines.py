@@ -1,9 +1,10 @@
 """Lines: as many numbers, side by side in memory, as a loop takes at a time.
 
-To machine code a line is a value in registers, and stays there for as long as the loop computes with it; to the
-interpreter it is a small array. One source serves both, with the operators ``+``, ``*``, ``/`` and ``==`` and with the
-functions of this file. Compilers make lines of plain loops by themselves, but only of innermost ones: sums that run over
-the taps of a window would go to memory and back at every tap, and each loop begins by asking which arrays overlap.
+To machine code a line is a value in registers, and stays there while the loop computes with it; to the interpreter it
+is a small array. One source serves both, with ``+``, ``*``, ``/`` and ``==`` and the functions of this file.
+
+A compiler makes lines of a plain loop by itself, but of the innermost one alone: sums over the taps of a window would
+go to memory and back at every tap, and each such loop would begin by asking which of its arrays overlap.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import functools
 import importlib
 import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,89 +60,73 @@ def where(condition: Line, a: Line, b: Line) -> Line:
 
 def _teach() -> None:
     """Tell Numba what these are in machine code."""
-    ir, types, extending, models = (
-        importlib.import_module(name)
-        for name in ("llvmlite.ir", "numba.core.types", "numba.extending", "numba.core.datamodel.models")
-    )
+    ir: Any = importlib.import_module("llvmlite.ir")
+    types: Any = importlib.import_module("numba.core.types")
+    models: Any = importlib.import_module("numba.core.datamodel.models")
+    extending: Any = importlib.import_module("numba.extending")
 
-    class Vector(types.Type):  # type: ignore[misc, name-defined]
+    class Vector(types.Type):  # type: ignore[misc]
         """So many numbers of one type."""
 
         def __init__(self, number: Any, count: int) -> None:
             self.number, self.count = number, count
             super().__init__(f"{count} x {number}")
 
-    @extending.register_model(Vector)
-    class VectorModel(models.PrimitiveModel):  # type: ignore[misc, name-defined]
+    class VectorModel(models.PrimitiveModel):  # type: ignore[misc]
         def __init__(self, manager: Any, vector: Any) -> None:
-            number = manager.lookup(vector.number).get_value_type() if vector.number != types.boolean else ir.IntType(1)
-            super().__init__(manager, vector, ir.VectorType(number, vector.count))
+            bits = ir.IntType(1) if vector.number == types.boolean else manager.lookup(vector.number).get_value_type()
+            super().__init__(manager, vector, ir.VectorType(bits, vector.count))
 
-    def place(context: Any, builder: Any, kind: Any, array: Any, first: Any, count: int) -> Any:
+    extending.register_model(Vector)(VectorModel)
+
+    def teach(function: Any, kinds: Sequence[Any], result: Callable[..., Any], code: Callable[..., Any]) -> None:
+        extending.type_callable(function)(lambda context: result)
+        extending.lower_builtin(function, *kinds)(code)
+
+    def address(context: Any, builder: Any, kind: Any, array: Any, first: Any, count: int) -> Any:
         start = builder.gep(context.make_array(kind)(context, builder, array).data, [first])
         return builder.bitcast(start, ir.VectorType(context.get_data_type(kind.dtype), count).as_pointer())
 
-    @extending.type_callable(load)
-    def type_of_load(context: Any) -> Any:
-        return lambda array, first, width: Vector(array.dtype, len(width))
+    def loaded(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        kind, _, width = signature.args
+        place = address(context, builder, kind, values[0], values[1], len(width))
+        return builder.load(place, align=kind.dtype.bitwidth // 8)
 
-    @extending.lower_builtin(load, types.Array, types.Integer, types.BaseTuple)
-    def load_code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        array, first, width = signature.args
-        address = place(context, builder, array, *values[:2], len(width))
-        return builder.load(address, align=array.dtype.bitwidth // 8)
-
-    @extending.type_callable(store)
-    def type_of_store(context: Any) -> Any:
-        return lambda array, first, line: types.void
-
-    @extending.lower_builtin(store, types.Array, types.Integer, Vector)
-    def store_code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        array, first, line = signature.args
-        address = place(context, builder, array, *values[:2], line.count)
-        builder.store(values[2], address, align=array.dtype.bitwidth // 8)
+    def stored(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        kind, _, line = signature.args
+        place = address(context, builder, kind, values[0], values[1], line.count)
+        builder.store(values[2], place, align=kind.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
-    @extending.type_callable(repeat)
-    def type_of_repeat(context: Any) -> Any:
-        return lambda number, width: Vector(number, len(width))
+    def repeated(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        line, integer = ir.VectorType(values[0].type, len(signature.args[1])), ir.IntType(32)
+        nowhere, first = ir.Constant(line, ir.Undefined), ir.Constant(integer, 0)
+        everywhere = ir.Constant(ir.VectorType(integer, line.count), [0] * line.count)
+        return builder.shuffle_vector(builder.insert_element(nowhere, values[0], first), nowhere, everywhere)
 
-    @extending.lower_builtin(repeat, types.Number, types.BaseTuple)
-    def repeat_code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        line = ir.VectorType(values[0].type, len(signature.args[1]))
-        nowhere, first = ir.Constant(line, ir.Undefined), ir.Constant(ir.IntType(32), 0)
-        places = ir.Constant(ir.VectorType(ir.IntType(32), line.count), [0] * line.count)
-        return builder.shuffle_vector(builder.insert_element(nowhere, values[0], first), nowhere, places)
-
-    @extending.type_callable(exceeds)
-    def type_of_exceeds(context: Any) -> Any:
-        return lambda a, b: Vector(types.boolean, a.count)
-
-    @extending.lower_builtin(exceeds, Vector, Vector)
-    def exceeds_code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    def exceeding(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         a, b = values
         return builder.and_(builder.fcmp_unordered(">", a, b), builder.fcmp_ordered("ord", b, b))
 
-    @extending.type_callable(where)
-    def type_of_where(context: Any) -> Any:
-        return lambda condition, a, b: a
+    def same(a: Any, b: Any) -> Any:
+        return a if isinstance(a, Vector) and a == b else None
 
-    @extending.lower_builtin(where, Vector, Vector, Vector)
-    def where_code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.select(*values)
+    def answer(a: Any, b: Any) -> Any:
+        return Vector(types.boolean, a.count) if same(a, b) else None
 
-    def teach(function: Any, instruction: str, result: Any, *more: Any, **options: Any) -> None:
-        @extending.type_callable(function)
-        def type_of(context: Any) -> Any:
-            return lambda a, b: result(a) if isinstance(a, Vector) and a == b else None
+    def one(instruction: str, *more: Any, **options: Any) -> Callable[..., Any]:
+        return lambda context, builder, signature, values: getattr(builder, instruction)(*more, *values, **options)
 
-        @extending.lower_builtin(function, Vector, Vector)
-        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            return getattr(builder, instruction)(*more, *values, **options)
-
+    teach(
+        load, (types.Array, types.Integer, types.BaseTuple), lambda a, first, width: Vector(a.dtype, len(width)), loaded
+    )
+    teach(store, (types.Array, types.Integer, Vector), lambda array, first, line: types.void, stored)
+    teach(repeat, (types.Number, types.BaseTuple), lambda number, width: Vector(number, len(width)), repeated)
+    teach(exceeds, (Vector, Vector), answer, exceeding)
+    teach(where, (Vector, Vector, Vector), lambda condition, a, b: same(a, b), one("select"))
+    teach(operator.eq, (Vector, Vector), answer, one("icmp_unsigned", "=="))
     for function, instruction in ((operator.add, "fadd"), (operator.mul, "fmul"), (operator.truediv, "fdiv")):
-        teach(function, instruction, lambda vector: vector, flags=["contract"])
-    teach(operator.eq, "icmp_unsigned", lambda vector: Vector(types.boolean, vector.count), "==")
+        teach(function, (Vector, Vector), same, one(instruction, flags=["contract"]))
 
 
 if available():

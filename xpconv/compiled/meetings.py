@@ -53,11 +53,11 @@ class Meetings(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where the targets of a run lie, of all that there are: the first, and how many have another one after them."""
+    """Where the first target of a run lies, of all that there are; the number of the last one, and what each meets."""
 
     first: int
     last: int
-    count: int  # of what each of them meets
+    met: int
 
 
 @functools.lru_cache(maxsize=256)

@@ -50,9 +50,7 @@ def mean(x: Host, window: Window, members: Sequence[Sequence[float]]) -> tuple[H
 
 
 @loop
-def _largest(
-    x: Host, y: Host, tap: Host, channels: int, width: Width, plan: Meetings, start: int, stop: int
-) -> None:
+def _largest(x: Host, y: Host, tap: Host, channels: int, width: Width, plan: Meetings, start: int, stop: int) -> None:
     lanes, runs = len(width), plan.runs
     source, number = np.empty(plan.taps[0], np.int64), np.empty(plan.taps[0], np.int64)
     for job in range(start, stop):
@@ -64,7 +62,7 @@ def _largest(
                     c = min(b, channels - lanes)
                     best = load(x, source[0] * channels + on + c, width)
                     found = repeat(tap.dtype.type(number[0]), width)
-                    for e in range(1, place.count):
+                    for e in range(1, place.met):
                         value = load(x, source[e] * channels + on + c, width)
                         above = exceeds(value, best)
                         best = where(above, value, best)
@@ -87,7 +85,7 @@ def _to_largest(
                 to, on = (place.first + p * runs.step) * channels, p * runs.move * channels
                 for b in range(0, channels, lanes):
                     c, total = min(b, channels - lanes), none
-                    for e in range(place.count):
+                    for e in range(place.met):
                         at = source[e] * channels + on + c
                         chosen = load(tap, at, width) == repeat(tap.dtype.type(number[e]), width)
                         total = total + where(chosen, load(dy, at, width), none)
@@ -95,9 +93,7 @@ def _to_largest(
 
 
 @loop
-def _mean(
-    x: Host, y: Host, channels: int, width: Width, plan: Meetings, start: int, stop: int, members: Host
-) -> None:
+def _mean(x: Host, y: Host, channels: int, width: Width, plan: Meetings, start: int, stop: int, members: Host) -> None:
     lanes, runs = len(width), plan.runs
     source, number = np.empty(plan.taps[0], np.int64), np.empty(plan.taps[0], np.int64)
     none = repeat(y.dtype.type(0), width)
@@ -109,7 +105,7 @@ def _mean(
                 count = repeat(members[window % len(members)], width)
                 for b in range(0, channels, lanes):
                     c, total = min(b, channels - lanes), none
-                    for e in range(place.count):
+                    for e in range(place.met):
                         total = total + load(x, source[e] * channels + on + c, width)
                     store(y, window * channels + c, total / count)
 
@@ -128,7 +124,9 @@ def _spread(
                 to = (place.first + p * runs.step) * channels
                 for b in range(0, channels, lanes):
                     c, total = min(b, channels - lanes), none
-                    for e in range(place.count):
+                    for e in range(place.met):
                         window = source[e] + p * runs.move
-                        total = total + repeat(share[window % len(share)], width) * load(dy, window * channels + c, width)
+                        total = total + repeat(share[window % len(share)], width) * load(
+                            dy, window * channels + c, width
+                        )
                     store(dx, to + c, total)
