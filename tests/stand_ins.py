@@ -21,9 +21,8 @@ class Tensor(np.ndarray):
         self.leaf = True
         return self
 
-    def to(self, *, device, dtype):
-        assert device == "cuda"
-        return self.astype(dtype).view(Tensor)  # as its axes lie
+    def contiguous(self):
+        return np.asarray(self, order="C").view(Tensor)
 
     def detach(self):
         return self
@@ -122,13 +121,18 @@ def torch():
 
         def record(self):
             self.recorded = time.perf_counter() * 1e3
+            timeline.append("event")
 
         def synchronize(self):
             assert self.recorded
 
+        def query(self):
+            return False
+
         def elapsed_time(self, other):
             return other.recorded - self.recorded
 
+    timeline = []
     switches = {name: types.SimpleNamespace(allow_tf32=True) for name in ("cudnn", "matmul")}
     switches["cudnn"].version = lambda: 0
     backends = types.SimpleNamespace(cudnn=switches["cudnn"], cuda=types.SimpleNamespace(matmul=switches["matmul"]))
@@ -137,14 +141,17 @@ def torch():
         backends=backends,
         cuda=types.SimpleNamespace(
             Event=Event,
+            _sleep=lambda cycles: timeline.append(("spin", cycles)),
+            synchronize=lambda: timeline.append("synchronize"),
+            timeline=timeline,
+            empty_cache=lambda: None,
             is_available=lambda: True,
             memory_allocated=lambda: 100,
             max_memory_allocated=lambda: 1100,
             reset_peak_memory_stats=lambda: None,
         ),
-        float16=np.float16,
-        float32=np.float32,
         autograd=types.SimpleNamespace(grad=gradients),
+        from_dlpack=lambda array: array._host.view(Tensor),  # of the stand-in for CuPy
         from_numpy=lambda array: array.view(Tensor),
         inference_mode=contextlib.nullcontext,
         nn=nn,

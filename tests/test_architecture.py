@@ -63,8 +63,8 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
     ["distributed", "training"],
     [""],  # xpconv itself: the public names
     ["catalogue"],
-    ["bench", "bench.book", "bench.layers"],
-    ["bench.problems", "bench.results"],
+    ["bench", "bench.book", "bench.clocks", "bench.layers"],
+    ["bench.devices", "bench.problems", "bench.results"],
     ["bench.contenders"],
     ["bench.frameworks", "bench.memory", "bench.plots"],
     ["bench.gpu", "bench.measuring"],
@@ -78,7 +78,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
 ARRAY_LIBRARIES = r"cupy|cupyx|torch|jax|jaxlib"
 NAMING = ["arrays.libraries"]  # the library; what one of them has beyond arrays; and, to be measured against them:
 NAMING += ["cuda.runtime", "cuda.collectives"]
-NAMING += ["bench.frameworks", "bench.gpu"]
+NAMING += ["bench.devices", "bench.frameworks", "bench.gpu"]
 
 
 def modules():

@@ -15,7 +15,7 @@ import stand_ins
 
 import xpconv
 from xpconv import cli
-from xpconv.bench import command, growth, measuring, memory, problems, report, results
+from xpconv.bench import clocks, command, growth, measuring, memory, problems, report, results
 from xpconv.bench.contenders import (
     BOTH,
     FIRST,
@@ -64,8 +64,8 @@ CONTENDERS = [XpConv(), XpConv("direct"), XpConv("winograd"), *installed()]
 @pytest.fixture
 def hasty(monkeypatch):
     """No silence, few calls, tiny layers."""
-    monkeypatch.setattr(measuring, "SILENCE", 0)
-    monkeypatch.setattr(measuring, "CALLS", (1, 1))
+    monkeypatch.setattr(clocks.OnHost, "silence", 0)
+    monkeypatch.setattr(clocks, "CALLS", (1, 1))
     monkeypatch.setattr(command, "CASES", (*TINY, STEP))
 
 
@@ -139,7 +139,7 @@ def loops(case):
 
 @pytest.mark.parametrize("case", TINY, ids=lambda case: case.name)
 def test_what_is_expected_is_what_the_loops_give(case):
-    for found, wanted in zip(problems.expected(case), loops(case), strict=True):
+    for found, wanted in zip(problems.expected(case, problems.problem(case)), loops(case), strict=True):
         assert found.dtype == np.float64
         np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)
 
@@ -148,7 +148,7 @@ def held_to_the_loops(contender, case):
     for layout in contender.layouts(case):
         for direction, call in contender.make(case, layout).items():
             wanted = loops(case) if direction == BOTH else loops(case)[:1]
-            for found, array in zip(contender.hosts(call(), layout), wanted, strict=True):
+            for found, array in zip(contender.arrays(call(), layout), wanted, strict=True):
                 assert found.dtype == np.float32
                 np.testing.assert_allclose(found, array, rtol=1e-4, atol=1e-4)
 
@@ -194,9 +194,9 @@ def test_training_steps_give_what_pytorch_gives_in_float64():
     for contender in contenders:
         for layout in contender.layouts(STEP):
             call = contender.make(STEP, layout)[BOTH]
-            for found, array in zip(contender.hosts(call(), layout), wanted, strict=True):
+            for found, array in zip(contender.arrays(call(), layout), wanted, strict=True):
                 np.testing.assert_allclose(found, array, rtol=1e-4, atol=1e-6)
-            np.testing.assert_allclose(contender.hosts(call()[:1], layout)[0], second, rtol=1e-5)
+            np.testing.assert_allclose(contender.arrays(call()[:1], layout)[0], second, rtol=1e-5)
 
 
 def test_a_training_step_gives_the_loss_and_its_slopes_and_descends():
@@ -252,7 +252,7 @@ class Spoiled(Contender):
         return (FIRST,)
 
     def make(self, case, layout):
-        return {FORWARD: lambda: (self.spoil(problems.expected(case)[0]),)}
+        return {FORWARD: lambda: (self.spoil(problems.expected(case, problems.problem(case))[0]),)}
 
 
 @pytest.mark.parametrize(
@@ -284,9 +284,9 @@ def test_only_directions_that_both_rivals_have_are_measured(hasty):
 def test_turns_are_equal_in_number_and_shuffled(hasty):
     turns = []
     calls = [lambda i=i: turns.append(i) for i in range(4)]
-    seconds, waited = measuring.in_turns(calls, 8, np.random.default_rng(0))
-    assert [len(times) for times in seconds] == [8] * 4
-    assert all(share >= 0 for share in waited)
+    found = measuring.in_turns(calls, [clocks.OnHost()] * 4, 8, np.random.default_rng(0))
+    assert [len(timings) for timings in found] == [8] * 4
+    assert all(turn.waited >= 0 and turn.host is None for timings in found for turn in timings)
     orders = [tuple(dict.fromkeys(turns[i : i + 12])) for i in range(0, len(turns), 12)]  # 3 calls each
     assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
     assert len(set(orders)) > 1
@@ -299,7 +299,7 @@ def test_garbage_is_collected_again_after_a_failure(hasty):
         raise ArithmeticError
 
     with pytest.raises(ArithmeticError):
-        measuring.in_turns([failing], 1, np.random.default_rng(0))
+        measuring.in_turns([failing], [clocks.OnHost()], 1, np.random.default_rng(0))
     assert gc.isenabled()
 
 
@@ -537,6 +537,7 @@ def test_a_wrong_result_is_status_1(hasty, monkeypatch, capsys):
         (["--layer", "77x77"], "there is no such layer that both xpconv auto and the book compute"),
         (["--layer", "("], "no regular expression"),
         (["--rounds", "0"], "rounds is 0; give at least 1"),
+        (["--batch", "0"], "batch is 0; give at least 1"),
         (["--workspace", "0"], "workspace is 0; give at least 1"),
         (["--threads", "0"], "threads is 0; give 1 to"),
         (["--threads", "9999"], "threads is 9999; give 1 to"),

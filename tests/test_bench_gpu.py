@@ -16,7 +16,8 @@ from test_bench import STEP, TINY, Hungry, hasty, loops  # noqa: F401
 from xpconv import cli
 from xpconv.bench import gpu_table, memory
 from xpconv.bench.contenders import BOTH, FORWARD, LAST
-from xpconv.bench.gpu import Chainer, CuDnn, OnCupy, Pool, TorchPool
+from xpconv.bench.devices import CupyDevice, TorchDevice
+from xpconv.bench.gpu import Chainer, CuDnn, OnCupy
 from xpconv.bench.results import ERRORS, Report, Result, load
 
 pytestmark = pytest.mark.skipif(cupy_on_host.COMPILER is None, reason="there is no C++ compiler here")
@@ -194,7 +195,7 @@ class HungryThere(Hungry):
     numbers = staticmethod(lambda count: cupy_on_host.cupy.empty(count, float))
 
 
-@pytest.mark.parametrize(("gauge", "wanted"), [(Pool(), 48 << 20), (TorchPool(), 1000)])
+@pytest.mark.parametrize(("gauge", "wanted"), [(CupyDevice(), 48 << 20), (TorchDevice(), 1000)])
 def test_memory_is_the_peak_of_what_is_given_out(gpu, monkeypatch, gauge, wanted):
     monkeypatch.setattr(HungryThere, "gauge", gauge)
     result = Result(TINY[0], FORWARD, "hungry", "channels first", [1.0], 0.0)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import itertools
 import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from xpconv.arrays.libraries import device_name
 from xpconv.bench import gpu, gpu_table, growth, measuring, memory
 from xpconv.bench.contenders import Contender, XpConv
 from xpconv.bench.frameworks import AGAINST
-from xpconv.bench.layers import CASES, SETS, Case
+from xpconv.bench.layers import CASES, NETWORKS, SETS, Case
 from xpconv.bench.report import MEMORY, Table, context, heading, memory_summary, summary, tables
 from xpconv.bench.results import ERRORS, Report, load
 from xpconv.execution.workspace import WORKSPACE
@@ -44,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     option("--backend", default="numpy", metavar="NAME", help="where xpconv's arrays are made (default: numpy)")
     option("--precision", default="float32", choices=ERRORS, help="of everyone; another than float32 on a GPU alone")
+    option(
+        "--batch", type=int, metavar="N", help="images in each layer's batch (default: its own); networks keep theirs"
+    )
     option("--rounds", type=int, default=7, metavar="N", help="turns that everyone has (default: 7)")
     option("--threads", type=int, metavar="N", help="for everyone (default: a thread for each processor)")
     option("--memory", action="store_true", help="measure peaks of memory too, on a GPU of its own")
@@ -56,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=functools.partial(run, parser))
 
 
-@dataclass
+@dataclasses.dataclass
 class Plan:
     """Who competes in what; the first of the contenders is compared with the base."""
 
@@ -91,6 +94,8 @@ def plan(arguments: argparse.Namespace) -> Plan:
     """Find what is asked for; raise ImportError, RuntimeError or ValueError where it cannot be had."""
     if arguments.rounds < 1:
         raise ValueError(f"rounds is {arguments.rounds}; give at least 1")
+    if arguments.batch is not None and arguments.batch < 1:
+        raise ValueError(f"batch is {arguments.batch}; give at least 1")
     place, on_gpu = backend(arguments.backend), gpu.on_gpu(arguments.backend)
     if not on_gpu and arguments.precision != "float32":
         raise ValueError(f"precision is {arguments.precision!r}; away from a GPU everyone computes in float32")
@@ -112,7 +117,7 @@ def plan(arguments: argparse.Namespace) -> Plan:
     others = list(_competitors(arguments.against, known if on_gpu else AGAINST))
     hero, base = heroes[0], others[0]
     cases = [c for c in CASES if c.set in (arguments.set or SETS) and pattern.search(c.name)]
-    cases = [c for c in cases if hero.layouts(c) and base.layouts(c)]
+    cases = [_of(c, arguments.batch) for c in cases if hero.layouts(c) and base.layouts(c)]
     if not cases:
         raise ValueError(f"there is no such layer that both {hero.name} and {base.name} compute")
     threads = measuring.hold_threads(arguments.threads)
@@ -121,6 +126,13 @@ def plan(arguments: argparse.Namespace) -> Plan:
     told |= {"device": device_name(place.device)} if on_gpu else {}
     report = Report(context(contenders, threads) | told, hero.name, base.name)
     return Plan(contenders, base, cases, arguments.rounds, arguments.memory, report)
+
+
+def _of(case: Case, batch: int | None) -> Case:
+    """Return the same layer on so many images."""
+    if batch is None or case.operator in NETWORKS:
+        return case
+    return dataclasses.replace(case, shape=(batch, *case.shape[1:]))
 
 
 def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -20,8 +19,9 @@ from xpconv.algorithms import Algorithm
 from xpconv.arrays.backends import Backend
 from xpconv.arrays.libraries import Array, synchronize, to_numpy
 from xpconv.bench import book
+from xpconv.bench.clocks import Call, Clock, OnHost
 from xpconv.bench.layers import NETWORKS, Case
-from xpconv.bench.problems import Host, problem
+from xpconv.bench.problems import Problem, problem
 from xpconv.execution.workspace import WORKSPACE
 from xpconv.selection.model import ALGORITHMS
 from xpconv.training.trainer import Callback, Trainer
@@ -30,7 +30,6 @@ FORWARD, BOTH = "forward", "forward + backward"
 LAST, FIRST = "channels last", "channels first"
 LEARNING_RATE = 1e-5  # of training steps: after hundreds of them the network still learns
 
-Call = Callable[[], tuple[Any, ...]]
 Calls = dict[str, Call]
 
 
@@ -39,9 +38,14 @@ def layout_order(layout: str, axes: int) -> tuple[int, ...]:
     return (0, *range(2, axes), 1) if layout == LAST and axes > 2 else tuple(range(axes))
 
 
-def laid_out(array: Host, order: Sequence[int]) -> Host:
+def inverse(order: Sequence[int]) -> tuple[int, ...]:
+    """Return the order that undoes an order of axes."""
+    return tuple(order.index(axis) for axis in range(len(order)))
+
+
+def laid_out(array: Array, order: Sequence[int]) -> Array:
     """Copy so that the axes lie in memory in this order, and stand where they stood."""
-    return np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
+    return array.transpose(order).copy().transpose(inverse(order))
 
 
 _place = functools.lru_cache(xpconv.backend)
@@ -55,6 +59,9 @@ class Gauge(Protocol):
 
     def most(self, call: Call) -> int:
         """Call, and return the most bytes that were taken meanwhile."""
+
+    def release(self) -> None:
+        """Give back what is kept for later and not taken."""
 
 
 class Contender:
@@ -88,14 +95,26 @@ class Contender:
         """Return what is to be timed, by direction."""
         raise NotImplementedError
 
-    def timed(self, call: Call) -> float:
-        """Return the seconds that a call takes, which has nothing under way when it returns."""
-        start = time.perf_counter()
-        call()
-        return time.perf_counter() - start
+    def clock(self, case: Case) -> Clock:
+        """Return what times its calls."""
+        return OnHost()
 
-    def hosts(self, outputs: Sequence[Any], layout: str) -> list[Host]:
-        """Bring outputs to the host, as (N, C, ...), (O, C/G, ...) and (O,)."""
+    @property
+    def xp(self) -> Any:
+        """Whose arrays it is given and compared by: NumPy's."""
+        return np
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of those arrays."""
+        return "float16" if self.precision == "float16" else "float32"
+
+    def problem(self, case: Case) -> Problem:
+        """Return what it is given of an operator."""
+        return problem(case, self.xp, self.dtype)
+
+    def arrays(self, outputs: Sequence[Any], layout: str) -> list[Array]:
+        """Return outputs as such arrays, (N, C, ...), (O, C/G, ...) and (O,)."""
         return [to_numpy(array) for array in outputs]
 
 
@@ -141,24 +160,23 @@ class XpConv(Contender):
         """Return the order in which the axes of a weight lie in memory: taps first beside arrays with channels last."""
         return (*range(2, axes), 1, 0) if layout == LAST and axes > 1 else tuple(range(axes))
 
+    def moved(self, array: Array, order: Sequence[int]) -> Any:
+        """Copy to its place, so that the axes lie in memory in this order."""
+        buffer = self.place.asarray(array.transpose(order))
+        return self.place.xp.permute_dims(buffer, inverse(order))
+
     def make(self, case: Case, layout: str) -> Calls:
         """Return both directions."""
-        place, dtype = self.place, "float16" if self.precision == "float16" else "float32"
         if case.operator in NETWORKS:
-            return {BOTH: self._step(case, place)}
-
-        def moved(array: Host, order: Sequence[int]) -> Any:
-            buffer = place.asarray(np.ascontiguousarray(array.transpose(order)), dtype)
-            return place.xp.permute_dims(buffer, tuple(int(i) for i in np.argsort(order)))
-
-        given, operator = problem(case), getattr(xpconv, case.operator)
+            return {BOTH: self._step(case, self.place)}
+        given, operator = self.problem(case), getattr(xpconv, case.operator)
         options = case.options
         if case.operator == "conv":
             options |= {"algorithm": self.algorithm, "workspace": self.workspace}
             options |= {"precision": "tf32"} if self.precision == "tf32" else {}
         x, *weights = given.arrays
-        x, dy = (moved(array, layout_order(layout, array.ndim)) for array in (x, given.dy))
-        weights = [moved(w, self.weight_order(layout, w.ndim)) for w in weights]
+        x, dy = (self.moved(array, layout_order(layout, array.ndim)) for array in (x, given.dy))
+        weights = [self.moved(w, self.weight_order(layout, w.ndim)) for w in weights]
         frozen = [xpconv.freeze(w) for w in weights]
 
         def forward() -> tuple[Any, ...]:

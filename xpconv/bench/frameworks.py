@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 import xpconv
-from xpconv.arrays.libraries import to_numpy
+from xpconv.arrays.libraries import Array, to_numpy
+from xpconv.bench.clocks import Call
 from xpconv.bench.contenders import (
     BOTH,
     FIRST,
@@ -18,15 +19,15 @@ from xpconv.bench.contenders import (
     LAST,
     LEARNING_RATE,
     Book,
-    Call,
     Calls,
     Contender,
+    inverse,
     laid_out,
     layout_order,
     network_of,
 )
 from xpconv.bench.layers import NETWORKS, Case
-from xpconv.bench.problems import Host, problem
+from xpconv.bench.problems import problem
 from xpconv.execution.workers import processors
 from xpconv.layers import Affine, Convolution, Dropout, Pooling, Relu
 
@@ -36,11 +37,11 @@ class PyTorch(Contender):
 
     name = "PyTorch"
     libraries = ("torch",)
-    device: ClassVar[str] = "cpu"
+    where: ClassVar[str] = "cpu"
 
-    def tensor(self, host: Host) -> Any:
-        """Make a tensor of a host array, its axes in memory as they lie there."""
-        return importlib.import_module("torch").from_numpy(host)
+    def tensor(self, array: Array) -> Any:
+        """Make a tensor of an array, its axes in memory as they lie there."""
+        return importlib.import_module("torch").from_numpy(array)
 
     def layouts(self, case: Case) -> tuple[str, ...]:
         """Both, for everything."""
@@ -52,7 +53,7 @@ class PyTorch(Contender):
         torch.set_num_threads(len(processors()))
         if case.operator in NETWORKS:
             return {BOTH: self._step(case, layout, "float32")}
-        given, axes = problem(case), len(case.shape) - 2
+        given, axes = self.problem(case), len(case.shape) - 2
         arrays, dy = [
             [self.tensor(laid_out(a, layout_order(layout, a.ndim))) for a in part]
             for part in (given.arrays, (given.dy,))
@@ -74,22 +75,22 @@ class PyTorch(Contender):
 
         return {FORWARD: forward, BOTH: both}
 
-    def two_steps(self, case: Case) -> list[list[Host]]:
+    def two_steps(self, case: Case) -> list[list[Array]]:
         """Return what two training steps of a network give in float64: loss and gradients, then the loss.
 
         Adam makes a whole step of the mere sign of a gradient near zero, so those that follow do not compare.
         """
         step = self._step(case, FIRST, "float64")
-        return [self.hosts(step(), FIRST), self.hosts(step()[:1], FIRST)]
+        return [self.arrays(step(), FIRST), self.arrays(step()[:1], FIRST)]
 
     def _step(self, case: Case, layout: str, dtype: str) -> Call:
         """Return a whole training step, with the fused Adam."""
         torch = importlib.import_module("torch")
         form = torch.channels_last if layout == LAST else torch.contiguous_format
-        place = {"dtype": getattr(torch, dtype), "memory_format": form, "device": self.device}
+        place = {"dtype": getattr(torch, dtype), "memory_format": form, "device": self.where}
         model = torch.nn.Sequential(*torch_modules(torch, network_of(case))).to(**place)
         given = problem(case)
-        x, labels = torch.from_numpy(given.arrays[0]).to(**place), torch.from_numpy(given.dy).to(self.device)
+        x, labels = torch.from_numpy(given.arrays[0]).to(**place), torch.from_numpy(given.dy).to(self.where)
         parameters = list(model.parameters())
         optimizer = torch.optim.Adam(parameters, LEARNING_RATE, fused=True)
 
@@ -179,12 +180,12 @@ class Jax(Contender):
             BOTH: lambda: jax.block_until_ready(both(dy, *arrays)),
         }
 
-    def hosts(self, outputs: Sequence[Any], layout: str) -> list[Host]:
+    def arrays(self, outputs: Sequence[Any], layout: str) -> list[Array]:
         """Bring outputs to the host, with their axes in the order that all others have."""
         orders = self._orders(layout, outputs[0].ndim - 2)
         orders = [orders[0], *orders]  # of y, and of the gradients
         hosts = [to_numpy(array) for array in outputs]
-        return [a.transpose(np.argsort(o)) if a.ndim > 1 else a for a, o in zip(hosts, orders, strict=False)]
+        return [a.transpose(inverse(o)) if a.ndim > 1 else a for a, o in zip(hosts, orders, strict=False)]
 
     def _orders(self, layout: str, axes: int) -> list[tuple[int, ...]]:
         """Orders of the axes of x, weight and bias."""

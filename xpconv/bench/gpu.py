@@ -1,6 +1,8 @@
-"""Contenders on a CUDA GPU, all on the same one: timed by its own events, around calls that wait for nothing.
+"""Contenders on a CUDA GPU, all on the same one, whose calls wait for nothing.
 
-Like is compared with like: a run has one precision for everyone, strict float32, TF32 or float16.
+What is timed of a call is the device's work alone, between two events behind work that keeps it busy until the host is
+done; how long the host takes is kept beside it. A training step is timed with many of them queued. Like is compared
+with like: a run has one precision for everyone, strict float32, TF32 or float16.
 """
 
 from __future__ import annotations
@@ -8,23 +10,23 @@ from __future__ import annotations
 import importlib
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from xpconv.algorithms import Algorithm
 from xpconv.arrays.libraries import Array
-from xpconv.bench.contenders import BOTH, FIRST, FORWARD, Call, Calls, Contender, Gauge, XpConv, layout_order
+from xpconv.bench.clocks import Clock, OnDevice, Queued
+from xpconv.bench.contenders import BOTH, FIRST, FORWARD, Calls, Contender, Gauge, XpConv, laid_out, layout_order
+from xpconv.bench.devices import CupyDevice, TorchDevice
 from xpconv.bench.frameworks import PyTorch
 from xpconv.bench.layers import NETWORKS, Case
-from xpconv.bench.problems import problem
 from xpconv.cuda import cudnn
 from xpconv.selection.model import BY_KERNELS
 
 CUDNN = "with cuDNN"
 DRIVER = pathlib.Path("/proc/driver/nvidia/version")
+BY_CUPY, BY_TORCH = CupyDevice(), TorchDevice()
 
 
 def on_gpu(flag: str) -> bool:
@@ -32,62 +34,30 @@ def on_gpu(flag: str) -> bool:
     return flag.partition(":")[0] == "cupy"
 
 
-def between(start: Any, stop: Any, call: Call) -> None:
-    """Record two events around a call, and wait for the second."""
-    start.record()
-    call()
-    stop.record()
-    stop.synchronize()
+class OnGpu(Contender):
+    """What computes on the GPU, is given arrays of CuPy that were drawn there, and is compared with others there."""
 
+    device: ClassVar[CupyDevice | TorchDevice] = BY_CUPY
+    gauge: ClassVar[Gauge | None] = BY_CUPY
 
-def on_events(call: Call) -> float:
-    """Return the seconds of a call on CuPy's current stream."""
-    cuda = importlib.import_module("cupy").cuda
-    start, stop = cuda.Event(), cuda.Event()
-    between(start, stop, call)
-    return float(cuda.get_elapsed_time(start, stop)) / 1e3
+    @property
+    def xp(self) -> Any:
+        """CuPy."""
+        return importlib.import_module("cupy")
 
+    def clock(self, case: Case) -> Clock:
+        """Return what times its calls: of steps of a network what all of one takes."""
+        return (Queued if case.operator in NETWORKS else OnDevice)(self.device)
 
-class Pool:
-    """The memory that CuPy's pool has given out."""
-
-    def used(self) -> int:
-        """Return the bytes that are out now."""
-        return int(importlib.import_module("cupy").get_default_memory_pool().used_bytes())
-
-    def most(self, call: Call) -> int:
-        """Call, and return the most bytes that were out meanwhile."""
-        used, taken = self.used, [self.used()]
-
-        class Watch(importlib.import_module("cupy").cuda.MemoryHook):  # type: ignore[misc]
-            def malloc_postprocess(self, **_: Any) -> None:
-                taken.append(used())
-
-        with Watch():
-            call()
-        return max(taken)
-
-
-class TorchPool:
-    """The memory that PyTorch's allocator has given out."""
-
-    def used(self) -> int:
-        """Return the bytes that are out now."""
-        return int(importlib.import_module("torch").cuda.memory_allocated())
-
-    def most(self, call: Call) -> int:
-        """Call, and return the most bytes that were out meanwhile."""
-        cuda = importlib.import_module("torch").cuda
-        cuda.reset_peak_memory_stats()
-        call()
-        return int(cuda.max_memory_allocated())
+    def arrays(self, outputs: Sequence[Any], layout: str) -> list[Array]:
+        """Give outputs as they are."""
+        return list(outputs)
 
 
 @dataclass(frozen=True)
-class OnCupy(XpConv):
+class OnCupy(OnGpu, XpConv):
     """xpconv on CuPy arrays, which takes training steps as CUDA graphs."""
 
-    gauge: ClassVar[Gauge | None] = Pool()
     ways: ClassVar[Mapping[str, Algorithm]] = BY_KERNELS
     graphs: ClassVar[bool] = True
 
@@ -120,19 +90,19 @@ class OnCupy(XpConv):
         """Give the outputs, for which nobody waits."""
         return outputs
 
-    def timed(self, call: Call) -> float:
-        """Return the seconds of a call on the device."""
-        with self.place.device:
-            return on_events(call)
+    def moved(self, array: Array, order: Sequence[int]) -> Any:
+        """Copy so that the axes lie in memory in this order."""
+        return laid_out(array, order)
 
 
 @dataclass(frozen=True)
-class CuDnn(PyTorch):
+class CuDnn(OnGpu, PyTorch):
     """PyTorch's functions on the GPU, where cuDNN computes them by what it has found to be fastest."""
 
     precision: str = "float32"
-    device: ClassVar[str] = "cuda"
-    gauge: ClassVar[Gauge | None] = TorchPool()
+    where: ClassVar[str] = "cuda"
+    device: ClassVar[CupyDevice | TorchDevice] = BY_TORCH
+    gauge: ClassVar[Gauge | None] = BY_TORCH
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -150,28 +120,32 @@ class CuDnn(PyTorch):
         """Both; of networks, in float32 alone."""
         return () if case.operator in NETWORKS and self.precision == "float16" else super().layouts(case)
 
-    def tensor(self, host: Any) -> Any:
-        """Copy to the GPU, as the axes lie."""
-        torch = importlib.import_module("torch")
-        return (
-            super()
-            .tensor(host)
-            .to(device=self.device, dtype=torch.float16 if self.precision == "float16" else torch.float32)
-        )
+    def tensor(self, array: Array) -> Any:
+        """Make a tensor of an array, in the same memory."""
+        return importlib.import_module("torch").from_dlpack(array)
 
     def make(self, case: Case, layout: str) -> Calls:
         """Return both directions, as its own switches say."""
-        backends = importlib.import_module("torch").backends
-        backends.cudnn.benchmark = True
-        backends.cudnn.allow_tf32 = backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
+        switch(importlib.import_module("torch").backends, self.precision == "tf32")
         return super().make(case, layout)
 
-    def timed(self, call: Call) -> float:
-        """Return the seconds of a call on the device."""
-        cuda = importlib.import_module("torch").cuda
-        start, stop = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
-        between(start, stop, call)
-        return float(start.elapsed_time(stop)) / 1e3
+    def arrays(self, outputs: Sequence[Any], layout: str) -> list[Array]:
+        """Give outputs as arrays of CuPy, in the same memory where no axes stand otherwise."""
+        return [self.xp.from_dlpack(tensor.detach().contiguous()) for tensor in outputs]
+
+
+def switch(backends: Any, tf32: bool) -> None:
+    """Let PyTorch try all that cuDNN has, and multiply float32 in TF32 or strictly.
+
+    To forbid TF32 by the older switches alone leaves a convolution to what is said of float32 elsewhere, so it is said
+    by the newer ones too. They come last, for the older ones overwrite them; and both say the same, for where they do
+    not, PyTorch refuses to tell what holds.
+    """
+    backends.cudnn.benchmark = True
+    backends.cudnn.allow_tf32 = backends.cuda.matmul.allow_tf32 = tf32
+    newer = [getattr(backends.cudnn, "conv", None), backends.cuda.matmul]
+    for part in newer if all(hasattr(part, "fp32_precision") for part in newer) else ():
+        part.fp32_precision = "tf32" if tf32 else "ieee"
 
 
 LOWER = """
@@ -197,12 +171,11 @@ NUMBERS = "int32 h, int32 w, int32 out_h, int32 out_w, int32 kh, int32 kw, int32
 
 
 @dataclass(frozen=True)
-class Chainer(Contender):
+class Chainer(OnGpu):
     """Chainer's way: one elementwise kernel lowers the whole batch, and one product follows; along two axes."""
 
     precision: str = "float32"
     name: str = "Chainer's way"
-    gauge: ClassVar[Gauge | None] = Pool()
 
     def layouts(self, case: Case) -> tuple[str, ...]:
         """Channels first; it has no groups, no pooling and no TF32."""
@@ -211,12 +184,10 @@ class Chainer(Contender):
 
     def make(self, case: Case, layout: str) -> Calls:
         """Return both directions."""
-        cupy = importlib.import_module("cupy")
+        cupy, given, dtype = self.xp, self.problem(case), self.dtype
         lower = cupy.ElementwiseKernel(f"raw T img, {NUMBERS}", "T col", LOWER, "lower")
         rise = cupy.ElementwiseKernel(f"raw T col, {NUMBERS}", "T img", RAISE, "rise")
-        dtype = "float16" if self.precision == "float16" else "float32"
-        given = problem(case)
-        x, weight, *biases, dy = (cupy.asarray(np.asarray(a, dtype)) for a in (*given.arrays, given.dy))
+        x, weight, *biases = given.arrays
         (n, c, *size), output = case.shape, case.window.output
         numbers = (*size, *output, *case.kernel, case.stride, case.pad)
 
@@ -227,15 +198,12 @@ class Chainer(Contender):
 
         def both() -> tuple[Any, ...]:
             y, col = lowered()
+            dy = given.dy
             dcol = cupy.ascontiguousarray(cupy.moveaxis(cupy.tensordot(weight, dy, (0, 1)), 3, 0))
             dx = rise(dcol, *numbers, cupy.empty(case.shape, dtype))
             return y, dx, cupy.tensordot(dy, col, ((0, 2, 3), (0, 4, 5))), *(dy.sum(axis=(0, 2, 3)) for _ in biases)
 
         return {FORWARD: lambda: lowered()[:1], BOTH: both}
-
-    def timed(self, call: Call) -> float:
-        """Return the seconds of a call on the device."""
-        return on_events(call)
 
 
 AGAINST: dict[str, Callable[[str], Contender]] = {"cudnn": CuDnn, "chainer": Chainer}

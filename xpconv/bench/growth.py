@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from xpconv.bench import measuring
+from xpconv.bench.clocks import OnHost
 from xpconv.bench.contenders import BOTH, LAST, XpConv
 from xpconv.bench.layers import Case
 from xpconv.execution.workers import processors
@@ -124,8 +125,8 @@ def _case(what: str, times: float) -> Case:
 def _seconds(threads: int, rounds: int) -> list[float]:
     measuring.hold_threads(threads)
     calls = [XpConv().make(_case(*place), LAST)[BOTH] for place in _places()]
-    seconds, _ = measuring.in_turns(calls, rounds, np.random.default_rng(0))
-    return [statistics.median(times) for times in seconds]
+    timings = measuring.in_turns(calls, [OnHost()] * len(calls), rounds, np.random.default_rng(0))
+    return [statistics.median(turn.seconds for turn in turns) for turns in timings]
 
 
 def _curves(points: Sequence[Point]) -> dict[tuple[str, int], list[Point]]:

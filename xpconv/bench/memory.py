@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from xpconv.bench.contenders import Call, Contender
+from xpconv.bench.clocks import Call
+from xpconv.bench.contenders import Contender
 from xpconv.bench.layers import NETWORKS, Case
 from xpconv.bench.results import Result
 
@@ -62,6 +63,9 @@ class Resident:
         call()
         return _resident("VmHWM")
 
+    def release(self) -> None:
+        """There is nothing: what is freed is given back at once."""
+
 
 def peak(contender: Contender, case: Case, layout: str, direction: str) -> int | None:
     """Return the bytes of the second call's peak above those before the first; None where the system does not tell.
@@ -72,6 +76,7 @@ def peak(contender: Contender, case: Case, layout: str, direction: str) -> int |
         return None
     gauge = contender.gauge or Resident()
     contender.make(_small(case), layout)[direction]()  # what a library sets up once is no part of it
+    gauge.release()
     call = contender.make(case, layout)[direction]
     before = gauge.used()
     call()

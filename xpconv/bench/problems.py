@@ -1,4 +1,4 @@
-"""The arrays of a case, drawn on the host, and what must come out of them: in float64, one tap at a time."""
+"""The arrays of a case, drawn where it is computed, and what must come out of them: in float64, one tap at a time."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from xpconv.arrays.libraries import Array, namespace_of
 from xpconv.bench.layers import NETWORKS, Case
-
-Host = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -29,36 +27,37 @@ class Problem:
         The gradient to pull back; for a network the labels (N,).
     """
 
-    arrays: tuple[Host, ...]
-    dy: Host
+    arrays: tuple[Array, ...]
+    dy: Array
 
 
 @functools.lru_cache(maxsize=1)
-def problem(case: Case) -> Problem:
-    """Draw the arrays of a case in float32, the same ones each time."""
-    rng = np.random.default_rng(0)
+def problem(case: Case, xp: Any = np, dtype: str = "float32") -> Problem:
+    """Draw the arrays of a case with NumPy or CuPy in float32, the same ones each time, and round them to the dtype."""
+    rng = xp.random.default_rng(0)
 
-    def normal(*shape: int) -> Host:
-        return rng.standard_normal(shape, dtype=np.float32)
+    def normal(*shape: int, scale: float = 1) -> Array:
+        drawn = rng.standard_normal(shape, dtype=xp.float32)
+        drawn /= scale
+        return drawn.astype(dtype, copy=False)
 
     x = normal(*case.shape)
     if case.operator in NETWORKS:
         return Problem((x,), rng.integers(10, size=case.shape[0]))
     if case.operator != "conv":
         return Problem((x,), normal(*case.output_shape))
-    weight = normal(*case.weight_shape)
-    weight /= np.float32(math.sqrt(math.prod(case.weight_shape[1:])))
+    weight = normal(*case.weight_shape, scale=math.sqrt(math.prod(case.weight_shape[1:])))
     biases = (normal(case.filters),) if case.bias else ()
     return Problem((x, weight, *biases), normal(*case.output_shape))
 
 
-def expected(case: Case) -> tuple[Host, ...]:
+def expected(case: Case, given: Problem) -> tuple[Array, ...]:
     """Return y and the gradient of every array in float64, of an operator that is no network.
 
     Written for this one purpose, from the definition and with none of the library's code for arrays: a sum over the
     taps, each of which sees a slice of the padded input.
     """
-    return (_convolution if case.operator == "conv" else _pooling)(case, problem(case))
+    return (_convolution if case.operator == "conv" else _pooling)(namespace_of(given.dy), case, given)
 
 
 def _taps(case: Case) -> Iterator[tuple[tuple[int, ...], Any]]:
@@ -68,53 +67,53 @@ def _taps(case: Case) -> Iterator[tuple[tuple[int, ...], Any]]:
         yield tap, (slice(None), *(slice(start, end, case.stride) for start, end in ends))
 
 
-def _padded(case: Case, x: Host, value: float) -> Host:
+def _padded(xp: Any, case: Case, x: Array, value: float) -> Array:
     pads = [(0, 0), *[(case.pad, case.pad)] * (x.ndim - 2), (0, 0)]
-    return np.pad(np.moveaxis(x, 1, -1).astype(np.float64), pads, constant_values=value)
+    return xp.pad(xp.moveaxis(x, 1, -1).astype("float64"), pads, constant_values=value)
 
 
-def _cut(case: Case, dx: Host) -> Host:
+def _cut(xp: Any, case: Case, dx: Array) -> Array:
     inside = (slice(case.pad, case.pad + size) for size in case.shape[2:])
-    return np.moveaxis(dx[:, *inside], -1, 1)
+    return xp.moveaxis(dx[:, *inside], -1, 1)
 
 
-def _convolution(case: Case, given: Problem) -> tuple[Host, ...]:
+def _convolution(xp: Any, case: Case, given: Problem) -> tuple[Array, ...]:
     x, weight, *biases = given.arrays
 
-    def by_group(a: Host) -> Host:
+    def by_group(a: Array) -> Array:
         """(..., C) to (G, prod(...), C/G)."""
-        return np.moveaxis(a.reshape(-1, case.groups, a.shape[-1] // case.groups), 1, 0)
+        return xp.moveaxis(a.reshape(-1, case.groups, a.shape[-1] // case.groups), 1, 0)
 
-    def from_groups(a: Host, shape: tuple[int, ...]) -> Host:
-        return np.moveaxis(a, 0, 1).reshape(shape)
+    def from_groups(a: Array, shape: tuple[int, ...]) -> Array:
+        return xp.moveaxis(a, 0, 1).reshape(shape)
 
-    padded, dy = _padded(case, x, 0), np.moveaxis(given.dy, 1, -1).astype(np.float64)
-    filters: Any = weight.astype(np.float64).reshape(case.groups, -1, *weight.shape[1:])  # (G, O/G, C/G, *kernel)
-    y, dx, dw = np.zeros_like(dy), np.zeros_like(padded), np.zeros_like(filters)
+    padded, dy = _padded(xp, case, x, 0), xp.moveaxis(given.dy, 1, -1).astype("float64")
+    filters = weight.astype("float64").reshape(case.groups, -1, *weight.shape[1:])  # (G, O/G, C/G, *kernel)
+    y, dx, dw = xp.zeros_like(dy), xp.zeros_like(padded), xp.zeros_like(filters)
     dys = by_group(dy)
     for tap, where in _taps(case):
         seen, matrix = by_group(padded[where]), filters[..., *tap]
         y += from_groups(seen @ matrix.mT, y.shape)
         dx[where] += from_groups(dys @ matrix, padded[where].shape)
         dw[(..., *tap)] = dys.mT @ seen
-    gradients = [np.moveaxis(y, -1, 1), _cut(case, dx), dw.reshape(weight.shape)]
+    gradients = [xp.moveaxis(y, -1, 1), _cut(xp, case, dx), dw.reshape(weight.shape)]
     for bias in biases:
         y += bias
         gradients.append(dy.sum(axis=tuple(range(dy.ndim - 1))))
     return tuple(gradients)
 
 
-def _pooling(case: Case, given: Problem) -> tuple[Host, ...]:
+def _pooling(xp: Any, case: Case, given: Problem) -> tuple[Array, ...]:
     (x,) = given.arrays
     largest = case.operator in ("max_pool", "global_max_pool")
-    padded, left = _padded(case, x, -np.inf if largest else 0), np.moveaxis(given.dy, 1, -1).astype(np.float64)
-    reduce, taps = np.maximum if largest else np.add, math.prod(case.window.kernel)
-    y, dx = functools.reduce(reduce, (padded[where] for _, where in _taps(case))), np.zeros(padded.shape)
+    padded, left = _padded(xp, case, x, -math.inf if largest else 0), xp.moveaxis(given.dy, 1, -1).astype("float64")
+    reduce, taps = xp.maximum if largest else xp.add, math.prod(case.window.kernel)
+    y, dx = functools.reduce(reduce, (padded[where] for _, where in _taps(case))), xp.zeros(padded.shape)
     for _, where in _taps(case):
         if largest:  # the gradient goes to the first maximum
             chosen = padded[where] == y
-            dx[where] += np.where(chosen, left, 0)
-            left = np.where(chosen, 0, left)
+            dx[where] += xp.where(chosen, left, 0)
+            left = xp.where(chosen, 0, left)
         else:
             dx[where] += left / taps
-    return np.moveaxis(y if largest else y / taps, -1, 1), _cut(case, dx)
+    return xp.moveaxis(y if largest else y / taps, -1, 1), _cut(xp, case, dx)

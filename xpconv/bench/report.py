@@ -1,4 +1,7 @@
-"""What is printed: one line a layer and direction, then geometric means; ratios and their spread, no absolute times."""
+"""What is printed: one line a layer and direction, then geometric means; ratios and their spread, no absolute times.
+
+But of a GPU: how long the host takes to queue a call, which bounds from below what a user has of a small one.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +50,12 @@ def heading(report: Report) -> Iterator[str]:
     where, precision = f"{known['BLAS']}, {known['platform']}", known.get("precision", "float32")
     yield f"{where}, threads for everyone: {known['threads']}, {precision}, {known['date']}"
     if "device" in known:
-        yield f"{known['device']}, timed by its own events"
+        yield f"{known['device']}, of which the work of a call is timed without the host's, of a training step all"
     yield f"\nRatios to {base} in its better layout: above 1 is faster. In brackets the quartiles over the rounds."
     yield f"error: of {hero}, the largest difference from float64 over the largest entry."
+    if "device" in known:
+        yield f"host: how long the host takes to queue a call of {hero}, and one of {base}."
+        return
     yield f"waited: how much of their time {hero} or {base} had no processor. Where it is not near 0, measure again."
 
 
@@ -85,7 +91,11 @@ class Table:
     def times(self, group: Group) -> str:
         """Fill one line with ratios, and with what there is to say about them."""
         hero, base = group.rivals
-        notes = f"error {hero.error:.0e}, waited {max(hero.waited, base.waited):.0%}"
+        if hero.host is None or base.host is None:
+            beside = f"waited {max(hero.waited, base.waited):.0%}"
+        else:
+            beside = f"host {hero.host * 1e6:.0f} and {base.host * 1e6:.0f} us"
+        notes = f"error {hero.error:.0e}, {beside}"
         wrong = [f"WRONG: {name}" for name in dict.fromkeys(r.contender for r in group.results if r.wrong)]
         return self.row(group, self._ratio) + ", ".join([notes, *wrong])
 
