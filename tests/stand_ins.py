@@ -132,24 +132,29 @@ def torch():
         def elapsed_time(self, other):
             return other.recorded - self.recorded
 
+    def release():
+        cuda.released += 1
+
     timeline = []
     switches = {name: types.SimpleNamespace(allow_tf32=True) for name in ("cudnn", "matmul")}
     switches["cudnn"].version = lambda: 0
     backends = types.SimpleNamespace(cudnn=switches["cudnn"], cuda=types.SimpleNamespace(matmul=switches["matmul"]))
+    cuda = types.SimpleNamespace(
+        Event=Event,
+        _sleep=lambda cycles: timeline.append(("spin", cycles)),
+        synchronize=lambda: timeline.append("synchronize"),
+        timeline=timeline,
+        empty_cache=release,
+        released=0,
+        is_available=lambda: True,
+        memory_allocated=lambda: 100,
+        max_memory_allocated=lambda: 1100,
+        reset_peak_memory_stats=lambda: None,
+    )
     return types.SimpleNamespace(
         Tensor=Tensor,
         backends=backends,
-        cuda=types.SimpleNamespace(
-            Event=Event,
-            _sleep=lambda cycles: timeline.append(("spin", cycles)),
-            synchronize=lambda: timeline.append("synchronize"),
-            timeline=timeline,
-            empty_cache=lambda: None,
-            is_available=lambda: True,
-            memory_allocated=lambda: 100,
-            max_memory_allocated=lambda: 1100,
-            reset_peak_memory_stats=lambda: None,
-        ),
+        cuda=cuda,
         autograd=types.SimpleNamespace(grad=gradients),
         from_dlpack=lambda array: array._host.view(Tensor),  # of the stand-in for CuPy
         from_numpy=lambda array: array.view(Tensor),

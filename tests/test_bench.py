@@ -122,9 +122,9 @@ def test_a_layer_is_called_by_its_geometry(case, name):
 # --- What must come out
 
 
-def loops(case):
-    """The same by the loops of the tests' oracle."""
-    given = problems.problem(case)
+def loops(case, dtype="float32"):
+    """The same by the loops of the tests' oracle, of the arrays as they are in that dtype."""
+    given = problems.problem(case, dtype=dtype)
     x, *weights = (array.astype(np.float64) for array in given.arrays)
     dy = given.dy.astype(np.float64)
     if case.operator == "conv":

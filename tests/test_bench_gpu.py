@@ -4,7 +4,9 @@ import dataclasses
 import importlib.metadata
 import json
 import pathlib
+import subprocess
 import sys
+import types
 
 import cudnn_on_host
 import cupy_on_host
@@ -14,10 +16,13 @@ import stand_ins
 from test_bench import STEP, TINY, Hungry, hasty, loops  # noqa: F401
 
 from xpconv import cli
-from xpconv.bench import gpu_table, memory
-from xpconv.bench.contenders import BOTH, FORWARD, LAST
+from xpconv.bench import command, gpu_table, measuring, memory, problems
+from xpconv.bench.clocks import Queued
+from xpconv.bench.contenders import BOTH, FORWARD, LAST, XpConv
 from xpconv.bench.devices import CupyDevice, TorchDevice
-from xpconv.bench.gpu import Chainer, CuDnn, OnCupy
+from xpconv.bench.frameworks import PyTorch
+from xpconv.bench.gpu import Chainer, CuDnn, OnCupy, switch
+from xpconv.bench.layers import Case
 from xpconv.bench.results import ERRORS, Report, Result, load
 
 pytestmark = pytest.mark.skipif(cupy_on_host.COMPILER is None, reason="there is no C++ compiler here")
@@ -45,18 +50,132 @@ def test_every_contender_computes_the_same(gpu, kind, precision, case):
         "Chainer": Chainer(precision),
     }
     contender = contender[kind]
+    bound = 1e-2 if precision == "float16" else 1e-5
     for layout in contender.layouts(case):
         calls = contender.make(case, layout)
         for direction in (FORWARD, BOTH):
-            outputs = calls[direction]()
-            found = [a.get() if hasattr(a, "get") else np.asarray(a) for a in outputs]
-            for actual, wanted in zip(found, loops(case), strict=direction == BOTH):
+            found = [array.get() for array in contender.arrays(calls[direction](), layout)]
+            for actual, wanted in zip(found, loops(case, contender.dtype), strict=direction == BOTH):
                 assert actual.shape == wanted.shape
-                assert np.max(np.abs(actual - wanted)) <= ERRORS[precision] * np.max(np.abs(wanted))
-            assert contender.timed(calls[direction]) > 0
+                assert np.max(np.abs(actual - wanted)) <= bound * np.max(np.abs(wanted))
     if kind == "PyTorch":
         assert gpu.backends.cudnn.benchmark
         assert gpu.backends.cudnn.allow_tf32 == gpu.backends.cuda.matmul.allow_tf32 == (precision == "tf32")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("case", TINY, ids=lambda case: case.name)
+def test_what_is_expected_is_computed_where_the_arrays_are_and_of_what_they_are_in_their_dtype(gpu, dtype, case):
+    cupy = cupy_on_host.cupy
+    given, host = problems.problem(case, cupy, dtype), problems.problem(case)
+    found = problems.expected(case, given)
+    assert cupy.brought == cupy.sent == []
+    for array, drawn in zip((*given.arrays, given.dy), (*host.arrays, host.dy), strict=True):
+        assert (array.get() == drawn.astype(dtype)).all()
+    for array, wanted in zip(found, loops(case, dtype), strict=True):
+        assert array.dtype == np.float64
+        np.testing.assert_allclose(array.get(), wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("precision", ERRORS)
+def test_only_numbers_are_copied_and_memory_is_given_back(gpu, hasty, precision):  # noqa: F811
+    cupy = cupy_on_host.cupy
+    contenders = [OnCupy(backend="cupy", precision=precision), CuDnn(precision), Chainer(precision)]
+    for case in TINY[:3]:
+        released = cupy.released, gpu.cuda.released
+        found = measuring.measure(case, contenders, contenders[:2], 1, np.random.default_rng(0))
+        assert {result.wrong for result in found} == {False}
+        assert all(result.host > 0 for result in found)
+        assert (cupy.released, gpu.cuda.released) > released
+    assert set(cupy.brought) == {()}
+    assert cupy.sent == []
+
+
+@pytest.mark.parametrize("kind", ["CuPy", "PyTorch"])
+def test_the_device_spins_before_the_events(gpu, hasty, kind):  # noqa: F811
+    contender, timeline = {
+        "CuPy": (OnCupy(backend="cupy"), cupy_on_host.cupy.timeline),
+        "PyTorch": (CuDnn(), gpu.cuda.timeline),
+    }[kind]
+    timing = contender.clock(TINY[0]).turn(contender.make(TINY[0], LAST)[BOTH])
+    assert timing.seconds > 0
+    *waits, (word, cycles), start, stop = timeline
+    assert (waits, word, start, stop) == (["synchronize"] * 2, "spin", "event", "event")
+    assert cycles > 0
+    contender.device.spin(1e-3)
+    assert timeline[-1] == ("spin", 2_000_000)
+
+
+def test_training_steps_are_queued_and_nothing_spins(gpu, hasty, monkeypatch):  # noqa: F811
+    step = XpConv().make(STEP, LAST)[BOTH]
+    monkeypatch.setattr(PyTorch, "two_steps", lambda *_: [list(step()), list(step()[:1])])
+    contender = OnCupy(backend="cupy")
+    assert contender.clock(STEP) == Queued(contender.device)
+    (found,) = measuring.measure(STEP, [contender], [contender], 2, np.random.default_rng(0))
+    assert not found.wrong
+    assert 0 < found.host <= found.median
+    assert set(cupy_on_host.cupy.timeline) == {"synchronize"}
+    assert set(cupy_on_host.cupy.brought) <= {()}
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+@pytest.mark.parametrize("newer", [{}, {"fp32_precision": "none"}], ids=["older switches", "newer switches too"])
+def test_pytorch_is_told_what_to_multiply_in_by_all_its_switches(tf32, newer):
+    told = []
+
+    class Switches:
+        def __init__(self, name, **there):
+            vars(self).update(there, called=name)
+
+        def __setattr__(self, name, value):
+            told.append((self.called, name, value))
+
+    conv = {"conv": Switches("conv", **newer)} if newer else {}
+    cudnn, matmul = Switches("cudnn", **conv), Switches("matmul", **newer)
+    switch(types.SimpleNamespace(cudnn=cudnn, cuda=types.SimpleNamespace(matmul=matmul)), tf32)
+    older = {("cudnn", "benchmark", True), ("cudnn", "allow_tf32", tf32), ("matmul", "allow_tf32", tf32)}
+    word = "tf32" if tf32 else "ieee"
+    assert set(told[:3]) == older
+    assert told[3:] == [(name, "fp32_precision", word) for name in (("conv", "matmul") if newer else ())]
+
+
+def test_pytorchs_own_switches_agree():
+    code = """
+import torch, xpconv.bench.gpu as gpu
+torch.backends.fp32_precision = "tf32"
+cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+for tf32 in (False, True, False):
+    gpu.switch(torch.backends, tf32)
+    assert matmul.allow_tf32 == tf32 and cudnn.conv.fp32_precision == ("tf32" if tf32 else "ieee")
+"""
+    if not hasattr(pytest.importorskip("torch").backends.cudnn, "conv"):
+        pytest.skip("this PyTorch has the older switches alone")
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+@pytest.mark.parametrize("case", [TINY[0], Case("", "conv", (2, 64, 14, 14), 64, (1, 1), bias=False)])
+def test_what_was_multiplied_in_tf32_is_wrong_in_float32(case):
+    """Rounded as well as it can be: to the nearest of 10 bits."""
+
+    def rounded(array):
+        return ((array.view(np.int32) + 0x1000) & -0x2000).view(np.float32)
+
+    given = problems.problem(case)
+    coarse = problems.Problem(tuple(map(rounded, given.arrays)), rounded(given.dy))
+    wanted, found = problems.expected(case, given), problems.expected(case, coarse)
+    for some in (1, len(wanted)):
+        error = max(np.max(abs(a - b)) / np.max(abs(b)) for a, b in zip(found[:some], wanted, strict=False))
+        results = [Result(case, FORWARD, "", LAST, [1.0], error, precision=name) for name in ("float32", "tf32")]
+        assert [result.wrong for result in results] == [True, False]
+
+
+def test_a_batch_is_of_every_layer_and_of_no_network(gpu, hasty, tmp_path, capsys):  # noqa: F811
+    file = tmp_path / "run.json"
+    arguments = ["--set", "pool", "--rounds", "1", "--batch", "3", "--json", str(file)]
+    assert cli.main(["bench", "--backend", "cupy", *arguments]) == 0
+    assert "batch 3" in capsys.readouterr().out
+    assert {result.case.shape[0] for result in load([file]).results} == {3}
+    assert command.of_batch(STEP, 3) == command.of_batch(STEP, None) == STEP
 
 
 def test_products_are_in_the_precision_of_the_run(gpu):
@@ -83,9 +202,18 @@ def test_a_run_from_end_to_end(gpu, hasty, tmp_path, capsys, precision):  # noqa
     assert kept["device"] == "CUDA device 0 (none, but the host)"
     assert {"command", "precision", "date", "versions"} <= kept.keys()
     assert {"CuPy", "CUDA", "torch", "cuDNN"} <= kept["versions"].keys()
-    assert "timed by its own events" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "of which the work of a call is timed without the host's" in printed
     again = load([str(file)])
     assert {result.precision for result in again.results} == {precision}
+    for group in again.groups():
+        hosts = [f"{rival.host * 1e6:.0f}" for rival in group.rivals]
+        assert f"host {hosts[0]} and {hosts[1]} us" in printed
+    read = json.loads(file.read_text())
+    for result in read["results"]:
+        del result["host"]  # as files had it not
+    file.write_text(json.dumps(read))
+    assert {result.host for result in load([file]).results} == {None}
     names = {result.contender.partition(" ")[0] for result in again.results}
     assert names == {"xpconv", "PyTorch"} | ({"Chainer's"} if precision != "tf32" else set())
 
@@ -119,19 +247,19 @@ def test_cudnn_competes_by_name_and_as_what_auto_takes(gpu, hasty, monkeypatch, 
     cudnn_on_host.install(monkeypatch)
     file = tmp_path / "run.json"
     asked = ["--precision", "tf32", "--algorithm", "auto", "--algorithm", "cudnn", "--layer", "^5x5", "--rounds", "1"]
-    for switch in ("1", "0"):
-        monkeypatch.setenv("XPCONV_CUDNN", switch)
+    for taken in ("1", "0"):
+        monkeypatch.setenv("XPCONV_CUDNN", taken)
         cudnn_on_host.forget()
         cupy_on_host.cupy.reset()
         assert cli.main(["bench", "--backend", "cupy", "--against", "cudnn", *asked, "--json", str(file)]) == 0
         report = load([str(file)])
         assert {result.contender for result in report.results} == {
-            "xpconv auto cupy tf32" + (" with cuDNN" if switch == "1" else ""),
+            "xpconv auto cupy tf32" + (" with cuDNN" if taken == "1" else ""),
             "xpconv cudnn cupy tf32",
             "PyTorch cuDNN tf32",
         }
         assert report.context["versions"]["cuDNN for CuPy"] == "9.0.0"
-        assert bool(cupy_on_host.cupy.launches) == (switch == "0")  # by "auto"
+        assert bool(cupy_on_host.cupy.launches) == (taken == "0")  # by "auto"
 
 
 def test_the_table_is_of_the_last_run_in_each_precision(tmp_path):

@@ -117,18 +117,19 @@ def plan(arguments: argparse.Namespace) -> Plan:
     others = list(_competitors(arguments.against, known if on_gpu else AGAINST))
     hero, base = heroes[0], others[0]
     cases = [c for c in CASES if c.set in (arguments.set or SETS) and pattern.search(c.name)]
-    cases = [_of(c, arguments.batch) for c in cases if hero.layouts(c) and base.layouts(c)]
+    cases = [of_batch(c, arguments.batch) for c in cases if hero.layouts(c) and base.layouts(c)]
     if not cases:
         raise ValueError(f"there is no such layer that both {hero.name} and {base.name} compute")
     threads = measuring.hold_threads(arguments.threads)
     contenders = [*heroes, *others]
     told = {"command": " ".join(["xpconv", *sys.argv[1:]]), "precision": arguments.precision}
+    told |= {"batch": arguments.batch} if arguments.batch else {}
     told |= {"device": device_name(place.device)} if on_gpu else {}
     report = Report(context(contenders, threads) | told, hero.name, base.name)
     return Plan(contenders, base, cases, arguments.rounds, arguments.memory, report)
 
 
-def _of(case: Case, batch: int | None) -> Case:
+def of_batch(case: Case, batch: int | None) -> Case:
     """Return the same layer on so many images."""
     if batch is None or case.operator in NETWORKS:
         return case

@@ -47,8 +47,9 @@ def heading(report: Report) -> Iterator[str]:
     """Say what is compared, with what, and where."""
     known, hero, base = report.context, report.hero, report.base
     yield ", ".join(f"{name} {version}" for name, version in known["versions"].items())
-    where, precision = f"{known['BLAS']}, {known['platform']}", known.get("precision", "float32")
-    yield f"{where}, threads for everyone: {known['threads']}, {precision}, {known['date']}"
+    where, what = f"{known['BLAS']}, {known['platform']}", known.get("precision", "float32")
+    what += f", batch {known['batch']}" if "batch" in known else ""
+    yield f"{where}, threads for everyone: {known['threads']}, {what}, {known['date']}"
     if "device" in known:
         yield f"{known['device']}, of which the work of a call is timed without the host's, of a training step all"
     yield f"\nRatios to {base} in its better layout: above 1 is faster. In brackets the quartiles over the rounds."
