@@ -18,8 +18,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 BLOCK = 0.05  # seconds that the calls of one turn shall take
 CALLS = 3, 15  # at least and at most as many of them
-AHEAD = 2.5  # times the longest that the host has needed for a call, the device spins before the next
-LONGEST = 0.02  # seconds that it spins at most, for who waits within a call is never ahead
+AHEAD = 2.5  # times as long as the host has needed for a call, the device spins before the next
+LONGEST = 0.02  # seconds that it spins at most, for who waits within a call waits for that too
 
 Call = Callable[[], tuple[Any, ...]]
 
@@ -92,7 +92,7 @@ class OnDevice:
 
     device: Device
     silence: ClassVar[float] = 0.0
-    block: ClassVar[float] = 0.01
+    block: ClassVar[float] = 0.005
 
     def turn(self, call: Call) -> Timing:
         """Time the calls of one turn."""
@@ -103,7 +103,7 @@ class OnDevice:
         begun, count = time.perf_counter(), CALLS[0]
         while len(hosts) <= count:
             start, stop = self.device.event(), self.device.event()
-            self.device.spin(min(AHEAD * max(hosts), LONGEST))
+            self.device.spin(min(AHEAD * hosts[-1], LONGEST))
             start.record()
             hosts.append(took(call))
             stop.record()
