@@ -36,7 +36,7 @@ def problem(case: Case, xp: Any = np, dtype: str = "float32") -> Problem:
     """Draw the arrays of a case with NumPy or CuPy in float32, the same ones each time, and round them to the dtype."""
     rng = xp.random.default_rng(0)
 
-    def normal(*shape: int, scale: float = 1) -> Array:
+    def normal(*shape: int, scale: float = 1.0) -> Array:
         drawn = rng.standard_normal(shape, dtype=xp.float32)
         drawn /= scale
         return drawn.astype(dtype, copy=False)
@@ -93,9 +93,9 @@ def _convolution(xp: Any, case: Case, given: Problem) -> tuple[Array, ...]:
     dys = by_group(dy)
     for tap, where in _taps(case):
         seen, matrix = by_group(padded[where]), filters[..., *tap]
-        y += from_groups(seen @ matrix.mT, y.shape)
+        y += from_groups(seen @ xp.matrix_transpose(matrix), y.shape)
         dx[where] += from_groups(dys @ matrix, padded[where].shape)
-        dw[(..., *tap)] = dys.mT @ seen
+        dw[(..., *tap)] = xp.matrix_transpose(dys) @ seen
     gradients = [xp.moveaxis(y, -1, 1), _cut(xp, case, dx), dw.reshape(weight.shape)]
     for bias in biases:
         y += bias
