@@ -127,7 +127,6 @@ class Array(np.lib.mixins.NDArrayOperatorsMixin):
     def get(self):
         """The host's copy."""
         Array.reads += 1
-        cupy.brought.append(self.shape)
         refused_in_capture("D2H transfers are disallowed")
         return self._host.copy()
 
@@ -152,19 +151,6 @@ class Array(np.lib.mixins.NDArrayOperatorsMixin):
         return f"array({self._host!r} of CuPy)"
 
 
-class Generator:
-    """Numbers at random, of the dtype that is asked for."""
-
-    def __init__(self, seed):
-        self.host = np.random.default_rng(seed)
-
-    def standard_normal(self, size, dtype):
-        return Array(self.host.standard_normal(size, dtype))
-
-    def integers(self, low, size):
-        return Array(self.host.integers(low, size=size))
-
-
 class Device:
     """The one GPU; None is the current one."""
 
@@ -184,9 +170,6 @@ class Device:
 
     def __exit__(self, *_):
         pass
-
-    def synchronize(self):
-        cupy.timeline.append("synchronize")
 
 
 class Stream:
@@ -365,17 +348,13 @@ def copying(function):
 
 
 class Event:
-    """An event; `recorded` is when, in milliseconds. It happens later: nobody has come to it who has not waited."""
-
-    done = False
+    """An event, which has happened when it is recorded; `recorded` is when, in milliseconds."""
 
     def record(self):
         self.recorded = time.perf_counter() * 1e3
-        cupy.timeline.append("event")
 
     def synchronize(self):
         assert self.recorded
-        self.done = True
 
 
 class MemoryHook:
@@ -442,10 +421,7 @@ def built(text):
 
 
 class Cupy(types.ModuleType):
-    """The module: `launches` are the kernels that were run, `made` the arrays, `room` bytes for each of them.
-
-    `sent` and `brought` are the shapes of what was copied from the host and to it, `timeline` what concerns time.
-    """
+    """The module: `launches` are the kernels that were run, `made` the arrays, `room` bytes for each of them."""
 
     def __init__(self):
         super().__init__("cupy")
@@ -495,7 +471,6 @@ class Cupy(types.ModuleType):
             "as_strided": lambda a, shape, strides: Array(np.lib.stride_tricks.as_strided(a._host, shape, strides))
         }
         self.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(**strided))
-        self.random = types.SimpleNamespace(default_rng=Generator)
         self.cupyx = types.ModuleType("cupyx")
         self.cupyx.empty_pinned = np.empty
         self.special = types.ModuleType("cupyx.scipy.special")
@@ -521,13 +496,12 @@ class Cupy(types.ModuleType):
     def reset(self):
         """Forget what was done."""
         self.launches, self.products, self.sent, self.made = [], [], [], []
-        self.brought, self.timeline = [], []
         self.released, self.room, self.graphs = 0, math.inf, 0
         self.streams, self.pools = [Stream()], []
         Array.reads = 0
 
     def asarray(self, array, dtype=None, order=None, copy=None):
-        """From the host too."""
+        """From the host too, which is where arrays come from; `sent` has their shapes."""
         if not isinstance(array, Array):
             refused_in_capture("H2D transfers are disallowed")
             self.sent.append(np.shape(array))
@@ -575,22 +549,6 @@ class Cupy(types.ModuleType):
             self.released += 1
 
         return types.SimpleNamespace(free_bytes=lambda: 24, free_all_blocks=release, used_bytes=lambda: self.used)
-
-    def RawKernel(self, code, name):
-        """One that spins for so many cycles."""
-        assert f"void {name}(long long cycles)" in code and "clock64()" in code
-
-        def launch(grid, block, arguments):
-            (cycles,) = arguments
-            assert grid == block == (1,) and cycles.dtype == np.int64
-            self.timeline.append(("spin", int(cycles)))
-
-        return launch
-
-    def from_dlpack(self, tensor):
-        """The same memory, if its numbers lie one behind the other."""
-        assert tensor.flags.c_contiguous
-        return Array(tensor.view(np.ndarray))
 
     def RawModule(self, *, code, options, name_expressions):
         assert code in [sources.source(file) for file in sources.FILES] and all(o.startswith("-") for o in options)

@@ -10,6 +10,7 @@ import types
 
 import cudnn_on_host
 import cupy_on_host
+import cupy_timed_on_host
 import numpy as np
 import pytest
 import stand_ins
@@ -34,7 +35,7 @@ def gpu(monkeypatch):
     torch = stand_ins.torch()
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0")
-    cupy_on_host.install(monkeypatch)
+    cupy_timed_on_host.install(monkeypatch)
     cudnn_on_host.forget()
     yield torch
     cudnn_on_host.forget()
