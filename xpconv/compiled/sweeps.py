@@ -9,7 +9,7 @@ import numpy as np
 
 from xpconv.compiled.lines import width_for
 from xpconv.compiled.meetings import Meetings
-from xpconv.execution.workers import lanes, run
+from xpconv.execution.workers import lanes, share
 
 Host = np.ndarray[Any, Any]
 ALONE = 1 << 18  # bytes that are read and written before another thread has woken up
@@ -34,4 +34,4 @@ def sweep(
     jobs = len(sources[0]) * plan.target[0] if jobs is None else jobs
     shares = 1 if sum(array.nbytes for array in arrays) < ALONE else max(1, min(lanes(), jobs))
     starts = [i * jobs // shares for i in range(shares + 1)]
-    run(lambda i: function(*arrays, channels, width, plan, starts[i], starts[i + 1], *more), range(shares))
+    share(lambda i: function(*arrays, channels, width, plan, starts[i], starts[i + 1], *more), shares)

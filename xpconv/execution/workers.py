@@ -8,6 +8,7 @@ starts its own workers.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import os
 import queue
@@ -34,6 +35,12 @@ def processors() -> tuple[int, ...]:
     return tuple(usable[: int(wanted or len(usable))])
 
 
+@functools.cache
+def _current_processor() -> Callable[[], int]:
+    """Return what tells the processor that a thread is on, or -1 where the system does not say."""
+    return getattr(ctypes.CDLL(None), "sched_getcpu", lambda: -1) if os.name == "posix" else lambda: -1
+
+
 def bind(cpus: Iterable[int]) -> None:
     """Let this process work on these processors alone; to be said before any work is done."""
     os.sched_setaffinity(0, cpus)
@@ -44,8 +51,9 @@ class Workers:
     """Threads that take tasks, one for each processor."""
 
     def __init__(self, cpus: Iterable[int]) -> None:
+        self.cpus = tuple(cpus)
         self.jobs: list[queue.SimpleQueue[Callable[[], None]]] = []
-        for cpu in cpus:
+        for cpu in self.cpus:
             jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
             self.jobs.append(jobs)
             threading.Thread(target=self._work, args=(cpu, jobs), name=f"xpconv-{cpu}", daemon=True).start()
@@ -82,6 +90,28 @@ class Workers:
             jobs.put(job)
         for _ in self.jobs:
             done.get()
+        if failures:
+            raise failures[0]
+
+    def share(self, function: Callable[[int], object], shares: int) -> None:
+        """Call the function on the number of every share, one of them on this thread, and wait for the others."""
+        cpu = _current_processor()()
+        here = self.cpus.index(cpu) if cpu in self.cpus[:shares] else 0
+        others = [i for i in range(shares) if i != here]
+        done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+        def job(i: int) -> None:
+            failure = None
+            try:
+                function(i)
+            except BaseException as raised:
+                failure = raised
+            done.put(failure)
+
+        for i in others:
+            self.jobs[i].put(functools.partial(job, i))
+        job(here)
+        failures = [failure for failure in [done.get() for _ in range(shares)] if failure is not None]
         if failures:
             raise failures[0]
 
@@ -140,3 +170,15 @@ def _alone(function: Callable[[T], object], tasks: Iterable[T]) -> None:
             in_task(function, task)
     finally:
         np.setbufsize(before)
+
+
+def share(function: Callable[[int], object], shares: int) -> None:
+    """Call the function on the number of every share, of which there are no more than lanes, all at the same time.
+
+    It is for functions that let the interpreter go for as long as they compute, so that this thread need not wait
+    beside them but takes a share too. Each share stays with a processor, where its part of the data may be in cache.
+    """
+    if shares > 1:
+        _workers().share(function, shares)
+    elif shares:
+        function(0)
