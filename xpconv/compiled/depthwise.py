@@ -71,28 +71,36 @@ def _weighted_sum(
     weight: Host,
     bias: Host,
 ) -> None:
-    lanes, runs = len(width), plan.runs
+    lanes, step, move = len(width), plan.runs.step * channels, plan.runs.move * channels
     source, tap = np.empty(plan.taps[0], np.int64), np.empty(plan.taps[0], np.int64)
     for job in range(start, stop):
-        for s in range(len(runs.first)):
-            place = meet(plan, job, s, source, tap)
-            for p in range(0, place.last + 1, 4):  # four targets share what is read of the weight, the last ones anew
-                p1, p2, p3 = min(p + 1, place.last), min(p + 2, place.last), min(p + 3, place.last)
+        for s in range(len(plan.runs.first)):
+            place, p = meet(plan, job, s, source, tap), 0
+            to, on = place.first * channels, 0
+            while p + 3 <= place.last:  # four targets at a time, which share what is read of the weight
                 for b in range(0, channels, lanes):
                     c = min(b, channels - lanes)
-                    on0, on1 = p * runs.move * channels + c, p1 * runs.move * channels + c
-                    on2, on3 = p2 * runs.move * channels + c, p3 * runs.move * channels + c
                     sum0 = sum1 = sum2 = sum3 = load(bias, c, width)
                     for e in range(place.met):
-                        at, line = source[e] * channels, load(weight, tap[e] * channels + c, width)
-                        sum0 = sum0 + line * load(x, at + on0, width)
-                        sum1 = sum1 + line * load(x, at + on1, width)
-                        sum2 = sum2 + line * load(x, at + on2, width)
-                        sum3 = sum3 + line * load(x, at + on3, width)
-                    store(y, (place.first + p * runs.step) * channels + c, sum0)
-                    store(y, (place.first + p1 * runs.step) * channels + c, sum1)
-                    store(y, (place.first + p2 * runs.step) * channels + c, sum2)
-                    store(y, (place.first + p3 * runs.step) * channels + c, sum3)
+                        at, line = source[e] * channels + on + c, load(weight, tap[e] * channels + c, width)
+                        sum0 = sum0 + line * load(x, at, width)
+                        sum1 = sum1 + line * load(x, at + move, width)
+                        sum2 = sum2 + line * load(x, at + 2 * move, width)
+                        sum3 = sum3 + line * load(x, at + 3 * move, width)
+                    store(y, to + c, sum0)
+                    store(y, to + step + c, sum1)
+                    store(y, to + 2 * step + c, sum2)
+                    store(y, to + 3 * step + c, sum3)
+                p, to, on = p + 4, to + 4 * step, on + 4 * move
+            while p <= place.last:
+                for b in range(0, channels, lanes):
+                    c = min(b, channels - lanes)
+                    total = load(bias, c, width)
+                    for e in range(place.met):
+                        line = load(weight, tap[e] * channels + c, width)
+                        total = total + line * load(x, source[e] * channels + on + c, width)
+                    store(y, to + c, total)
+                p, to, on = p + 1, to + step, on + move
 
 
 @loop
