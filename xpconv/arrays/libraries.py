@@ -145,7 +145,7 @@ def strictest(backend: Any) -> Iterator[None]:
 
 def on_device(*arrays: Any) -> contextlib.AbstractContextManager[Any]:
     """Enter the device of CuPy's arrays, where its new arrays and launches go; other libraries follow their arrays."""
-    places = (array.device for array in arrays if array_api_compat.is_cupy_array(array))
+    places = (a.device for a in arrays if not isinstance(a, np.ndarray) and array_api_compat.is_cupy_array(a))
     return next(places, None) or contextlib.nullcontext()
 
 
@@ -239,11 +239,12 @@ def erfc_of(array: Array) -> Callable[[Array], Array] | None:
 
 def differentiable(body: Callable[..., tuple[Any, Pullback]], arrays: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Return `y` of an operator's body, its pullback handed to the library's differentiation where that is at work."""
-    if any(array_api_compat.is_torch_array(a) and a.requires_grad for a in arrays):
+    others = [a for a in arrays if a is not None and not isinstance(a, np.ndarray)]
+    if any(array_api_compat.is_torch_array(a) and a.requires_grad for a in others):
         torch = sys.modules["torch"]
         if torch.is_grad_enabled():
             return _torch_function().apply(body, options, *arrays)
-    elif any(type(a).__name__.endswith("Tracer") and array_api_compat.is_jax_array(a) for a in arrays):
+    elif any(type(a).__name__.endswith("Tracer") and array_api_compat.is_jax_array(a) for a in others):
         return _jax_function(body, options)(*arrays)
     return body(*arrays, **options)[0]
 

@@ -6,10 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
-from array_api_compat import array_namespace, is_array_api_obj
-
 from xpconv.arrays.arguments import accumulation_dtype, is_kind
-from xpconv.arrays.libraries import Pullback
+from xpconv.arrays.libraries import Pullback, namespace_of
 
 P = ParamSpec("P")
 Body = Callable[P, tuple[Any, Pullback]]
@@ -40,7 +38,7 @@ def accumulated_unless(served: Callable[..., bool]) -> Callable[[Body[P]], Body[
             if not floats or served(*arrays, **options):
                 return body(*arrays, **options)
             narrow = floats[0].dtype
-            broad = accumulation_dtype(array_namespace(floats[0]), narrow)
+            broad = accumulation_dtype(namespace_of(floats[0]), narrow)
             if broad == narrow or any(a.dtype != narrow for a in floats):  # of several dtypes: for the body to refuse
                 return body(*arrays, **options)
             y, pullback = body(*cast(broad, *arrays), **options)
@@ -54,14 +52,17 @@ def accumulated_unless(served: Callable[..., bool]) -> Callable[[Body[P]], Body[
 
 def wide(*arrays: Any) -> tuple[Any, ...]:
     """Return the arrays in the dtype that the first is added up in."""
-    xp = array_namespace(arrays[0])
+    xp = namespace_of(arrays[0])
     return cast(accumulation_dtype(xp, arrays[0].dtype), *arrays)
 
 
 def _is_floating(array: Any) -> bool:
-    return is_array_api_obj(array) and is_kind(array_namespace(array), array.dtype, "real floating")
+    try:
+        return array is not None and is_kind(namespace_of(array), array.dtype, "real floating")
+    except TypeError:  # it is no array
+        return False
 
 
 def cast(dtype: Any, *arrays: Any) -> tuple[Any, ...]:
     """Return floating arrays in a dtype, and everything else as it is."""
-    return tuple(array_namespace(a).astype(a, dtype, copy=False) if _is_floating(a) else a for a in arrays)
+    return tuple(namespace_of(a).astype(a, dtype, copy=False) if _is_floating(a) else a for a in arrays)

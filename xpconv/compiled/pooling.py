@@ -37,16 +37,23 @@ def largest(x: Host, window: Window) -> tuple[Host, Pullback]:
 
 def mean(x: Host, window: Window, members: Sequence[Sequence[float]]) -> tuple[Host, Pullback]:
     """Take the mean of every window, of so many members along each axis: (N, *size, C) to (N, *output, C)."""
-    count: Host = functools.reduce(np.multiply.outer, (np.array(along, x.dtype) for along in members)).reshape(-1)
+    count, share = _counted(tuple(members), x.dtype)
     y = np.empty((x.shape[0], *window.output, x.shape[-1]), x.dtype)
     sweep(_mean, meetings(window), (x,), (y,), count)
 
     def pullback(dy: Host) -> tuple[Host]:
         dx = np.empty((dy.shape[0], *window.size, dy.shape[-1]), dy.dtype)
-        sweep(_spread, meetings(window, adjoint=True), (dy,), (dx,), 1 / count)
+        sweep(_spread, meetings(window, adjoint=True), (dy,), (dx,), share)
         return (dx,)
 
     return y, pullback
+
+
+@functools.lru_cache(maxsize=256)
+def _counted(members: tuple[Sequence[float], ...], dtype: np.dtype[Any]) -> tuple[Host, Host]:
+    """Say of all windows, one after the other, how many members each has, and the share of each of them."""
+    count: Host = functools.reduce(np.multiply.outer, (np.array(along, dtype) for along in members)).reshape(-1)
+    return count, 1 / count
 
 
 @loop

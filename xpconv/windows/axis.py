@@ -8,7 +8,6 @@ inclusive.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -87,13 +86,19 @@ class Axis:
 
     def members(self, *, include_pad: bool) -> tuple[int, ...]:
         """Count for each window the taps that lie on the axis, or on the axis and its padding."""
-        low, high = (-self.before, self.size + self.after) if include_pad else (0, self.size)
+        return self._members[include_pad]
+
+    @cached_property
+    def _members(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         starts = range(-self.before, -self.before + self.output * self.stride, self.stride)
 
         def taps_below(bound: int, start: int) -> int:
             return min(max(-(-(bound - start) // self.dilation), 0), self.kernel)
 
-        return tuple(taps_below(high, start) - taps_below(low, start) for start in starts)
+        def between(low: int, high: int) -> tuple[int, ...]:
+            return tuple(taps_below(high, start) - taps_below(low, start) for start in starts)
+
+        return between(0, self.size), between(-self.before, self.size + self.after)
 
     @cached_property
     def taps(self) -> tuple[Tap, ...]:
@@ -117,13 +122,15 @@ class Axis:
         """Whether there is a window that sees no element of the axis."""
         return 0 in self.members(include_pad=False)
 
-    def phases(self) -> Iterator[Phase]:
+    @cached_property
+    def phases(self) -> tuple[Phase, ...]:
         """Cut the windows and their adjoint into windows of stride 1, one for each residue of the stride.
 
         An element ``i`` takes part in window ``o`` at tap ``k`` when ``i + before == o*stride + k*dilation``. The
         elements of one residue ``(i + before) % stride`` therefore meet every ``stride/gcd``-th tap, and the windows
         they belong to are neighbours: run backwards, they are a window of stride 1 over the outputs.
         """
+        found = []
         common = math.gcd(self.stride, self.dilation)
         step, dilation = self.stride // common, self.dilation // common
         for residue in range(self.stride):
@@ -135,9 +142,7 @@ class Axis:
             nearest = (first + self.before - tap * self.dilation) // self.stride
             count = len(range(first, self.size, self.stride))
             before = (taps - 1) * dilation - nearest
-            yield Phase(
-                slice(first, self.size, self.stride),
-                slice(tap, self.kernel, step),
-                Axis(self.output, taps, 1, before, 0, dilation, count),
-                Axis(count, taps, 1, nearest, 0, dilation, self.output),
-            )
+            elements, seen = slice(first, self.size, self.stride), slice(tap, self.kernel, step)
+            axis = Axis(self.output, taps, 1, before, 0, dilation, count)
+            found.append(Phase(elements, seen, axis, Axis(count, taps, 1, nearest, 0, dilation, self.output)))
+        return tuple(found)

@@ -147,6 +147,8 @@ def _plan(
 
 def whole_number(name: str, value: object, *, least: int) -> int:
     """Return `value` as an int, or raise TypeError when it is not whole and ValueError when it is below `least`."""
+    if type(value) is int and value >= least:
+        return value
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -160,7 +162,7 @@ def whole_number(name: str, value: object, *, least: int) -> int:
 
 def whole_numbers(name: str, value: object, axes: int, *, least: int) -> tuple[int, ...]:
     """Return one int an axis from a single number or from one number an axis."""
-    if not isinstance(value, Sequence) or isinstance(value, str):
+    if isinstance(value, int) or not isinstance(value, Sequence) or isinstance(value, str):
         return (whole_number(name, value, least=least),) * axes
     if len(value) != axes:
         raise ValueError(
@@ -176,7 +178,7 @@ def paddings(pad: object, axes: int) -> tuple[tuple[int, int], ...]:
         if pad != "valid":
             raise ValueError(f'pad is {pad!r}; as a word it is "same" or "valid"')
         pad = 0
-    if not isinstance(pad, Sequence):
+    if isinstance(pad, int) or not isinstance(pad, Sequence):
         return ((whole_number("pad", pad, least=0),) * 2,) * axes
     if len(pad) != axes:
         raise ValueError(
