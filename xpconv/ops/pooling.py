@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from xpconv.arrays.arguments import namespace, one_dtype, spatial_axes
@@ -12,7 +12,7 @@ from xpconv.arrays.libraries import Array, Pullback
 from xpconv.arrays.precision import accumulated, accumulated_unless
 from xpconv.cuda import serves
 from xpconv.fusions import fused
-from xpconv.operators import operator, vjp
+from xpconv.operators import operator
 from xpconv.windows import Pad, Window, whole_number, window
 from xpconv.windows.reductions import indices, largest, mean, over_taps, spread
 
@@ -71,16 +71,10 @@ def max_pool(
     xp = namespace(x=x)
     one_dtype(xp, ("real floating", "integral"), x=x)
     plan = pooling_window(x, kernel, stride, pad, dilation, ceil_mode)
-    last = channels_last(x)
-    y, to_last = (fused("largest", last) or largest)(last, plan)
-
-    def pullback(dy: Array) -> tuple[Array]:
-        (dx,) = to_last(channels_last(dy))
-        return (channels_second(dx),)
-
+    y, pullback = _pooled(largest, x, plan)
     if return_indices:
-        return (channels_second(y), channels_second(indices(last, plan))), pullback
-    return channels_second(y), pullback
+        return (y, channels_second(indices(channels_last(x), plan))), pullback
+    return y, pullback
 
 
 @operator
@@ -129,14 +123,7 @@ def avg_pool(
     members = [span.members(include_pad=count_include_pad) for span in plan.axes]
     if divisor is not None:
         members = [(divisor if i == 0 else 1,) * span.output for i, span in enumerate(plan.axes)]
-    last = channels_last(x)
-    y, to_last = (fused("mean", last) or mean)(last, plan, members)
-
-    def pullback(dy: Array) -> tuple[Array]:
-        (dx,) = to_last(channels_last(dy))
-        return (channels_second(dx),)
-
-    return channels_second(y), pullback
+    return _pooled(mean, x, plan, members)
 
 
 @operator
@@ -219,7 +206,9 @@ def global_max_pool(x: Array) -> tuple[Array, Pullback]:
     ValueError
         When `x` has no spatial axis or an empty one.
     """
-    return vjp(max_pool, x, kernel=_everything(x))
+    xp = namespace(x=x)
+    one_dtype(xp, ("real floating", "integral"), x=x)
+    return _pooled(largest, x, _everything(x))
 
 
 @operator
@@ -248,7 +237,10 @@ def global_avg_pool(x: Array) -> tuple[Array, Pullback]:
     ----------
     Lin, Chen and Yan, "Network in network" (2014).
     """
-    return vjp(avg_pool, x, kernel=_everything(x))
+    xp = namespace(x=x)
+    one_dtype(xp, "real floating", x=x)
+    plan = _everything(x)
+    return _pooled(mean, x, plan, [span.members(include_pad=False) for span in plan.axes])
 
 
 def pooling_window(
@@ -272,10 +264,21 @@ def pooling_window(
     return plan
 
 
-def _everything(x: Array) -> tuple[int, ...]:
-    """Return the kernel that sees all of every channel."""
-    namespace(x=x)
+def _pooled(reduction: Callable[..., tuple[Array, Pullback]], x: Array, *given: Any) -> tuple[Array, Pullback]:
+    """Reduce windows, by array code or by what there is of its name: (N, C, *size) to (N, C, *output)."""
+    last = channels_last(x)
+    y, to_last = (fused(reduction.__name__, last) or reduction)(last, *given)
+
+    def pullback(dy: Array) -> tuple[Array]:
+        (dx,) = to_last(channels_last(dy))
+        return (channels_second(dx),)
+
+    return channels_second(y), pullback
+
+
+def _everything(x: Array) -> Window:
+    """Plan the one window that sees all of every channel."""
     spatial_axes("x", x)
     if 0 in x.shape[2:]:
         raise ValueError(f"x has shape {tuple(x.shape)}; give at least one element along every spatial axis")
-    return tuple(x.shape[2:])
+    return window(x.shape[2:], x.shape[2:])
