@@ -149,7 +149,7 @@ def test_phases_pair_every_element_with_the_taps_that_see_it(geometry):
         if 0 <= o * stride + k * dilation - before < size
     }
     found, again, elements = [], [], []
-    for phase in axis.phases:
+    for phase in axis.phases():
         mine, taps = range(size)[phase.elements], range(kernel)[phase.taps]
         elements += mine
         assert (phase.axis.size, phase.axis.stride) == (axis.output, 1)

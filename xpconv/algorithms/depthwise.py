@@ -154,7 +154,7 @@ def _rows(x: Array, window: Window) -> Iterator[tuple[slice, Array]]:
     """
     *outer, last = window.axes
     before, channels, margins = (slice(None),) * len(window.axes), x.shape[-1], [span.margin for span in outer]
-    for phase in last.phases:
+    for phase in last.phases():
         if phase.over.kernel:
             part = settled(extend(x[*before, phase.elements, :], [*margins, phase.over.margin], first=1))
             counts, steps = (phase.over.kernel, last.output * channels), (phase.over.dilation * channels, 1)

@@ -24,7 +24,7 @@ def input_gradient(algorithm: str, dy: Array, weight: Array, plan: Plan, bias: A
     shape = (dy.shape[0], *window.size, weight.shape[-2] * plan.groups)
     only = plan
     if not window.strided:
-        only = replace(plan, window=Window(tuple(axis.phases[0].axis for axis in window.axes)))
+        only = replace(plan, window=Window(tuple(next(axis.phases()).axis for axis in window.axes)))
 
     def by(way: Algorithm) -> Array:
         if isinstance(way, Adjoining) and way.adjoins(window):
@@ -32,7 +32,7 @@ def input_gradient(algorithm: str, dy: Array, weight: Array, plan: Plan, bias: A
         turned = xp.flip(exchanged(weight, plan.groups), axis=tuple(range(axes)))
         if not window.strided:
             return way.convolve(dy, turned, bias, only)
-        phases = list(itertools.product(*(axis.phases for axis in window.axes)))
+        phases = list(itertools.product(*(axis.phases() for axis in window.axes)))
         met = [phase for phase in phases if all(part.axis.kernel for part in phase)]
         make = xp.empty if len(met) == len(phases) else xp.zeros  # the other elements lie between the windows
         dx = make(shape, dtype=dy.dtype, device=device(dy))

@@ -8,6 +8,7 @@ inclusive.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -122,14 +123,17 @@ class Axis:
         """Whether there is a window that sees no element of the axis."""
         return 0 in self.members(include_pad=False)
 
-    @cached_property
-    def phases(self) -> tuple[Phase, ...]:
+    def phases(self) -> Iterator[Phase]:
         """Cut the windows and their adjoint into windows of stride 1, one for each residue of the stride.
 
         An element ``i`` takes part in window ``o`` at tap ``k`` when ``i + before == o*stride + k*dilation``. The
         elements of one residue ``(i + before) % stride`` therefore meet every ``stride/gcd``-th tap, and the windows
         they belong to are neighbours: run backwards, they are a window of stride 1 over the outputs.
         """
+        return iter(self._phases)
+
+    @cached_property
+    def _phases(self) -> tuple[Phase, ...]:
         found = []
         common = math.gcd(self.stride, self.dilation)
         step, dilation = self.stride // common, self.dilation // common
