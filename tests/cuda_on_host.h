@@ -1,15 +1,20 @@
-// CUDA as far as the kernels need it, for a host's C++ compiler: a launch is a plain loop over its threads.
+// CUDA as far as the kernels need it, for a host's C++ compiler: a launch is a plain loop over its threads, or where a
+// block's threads share memory, one that goes on with another thread whenever one waits.
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <type_traits>
 #include <utility>
 
 #define __global__ static
 #define __device__
 #define __forceinline__ inline
+#define __launch_bounds__(...)
 
 struct Index { unsigned x, y, z; };
-static Index blockIdx, blockDim, threadIdx;
+static Index gridDim, blockIdx, blockDim, threadIdx;
+
+#include "cuda_blocks_on_host.h"
 
 static inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((uint64_t)a * b >> 32); }
 static inline float __uint_as_float(unsigned bits) { float x; std::memcpy(&x, &bits, 4); return x; }
@@ -33,17 +38,31 @@ static inline unsigned short to_float16_bits(float x) {
     return (unsigned short)(sign | ((size - 0x38000000 + 0xfff + (size >> 13 & 1)) >> 13));
 }
 
+// float32 with 10 bits of fraction; to the nearest, ties away from zero.
+static inline unsigned rounded_to_tf32(unsigned bits) {
+    return (bits & 0x7fffffff) > 0x7f800000 ? bits : (bits + 0x1000) & ~0x1fffu;
+}
+
 template <typename... P, std::size_t... I>
-static void launch(void (*kernel)(P...), unsigned blocks, unsigned threads, void **arguments,
+static void launch(void (*kernel)(P...), Index grid, unsigned threads, unsigned shared, void **arguments,
                    std::index_sequence<I...>) {
+    auto call = [&] { kernel(*static_cast<std::remove_const_t<P> *>(arguments[I])...); };
     blockDim.x = threads;
-    for (blockIdx.x = 0; blockIdx.x < blocks; blockIdx.x++) {
-        for (threadIdx.x = 0; threadIdx.x < threads; threadIdx.x++) {
-            kernel(*static_cast<std::remove_const_t<P> *>(arguments[I])...);
+    gridDim = grid;
+    for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++) {
+        for (blockIdx.y = 0; blockIdx.y < grid.y; blockIdx.y++) {
+            for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++) {
+                if (shared) {
+                    run_together(call, threads, shared);
+                    continue;
+                }
+                for (threadIdx.x = 0; threadIdx.x < threads; threadIdx.x++) call();
+            }
         }
     }
 }
 
-template <typename... P> static void launch(void (*kernel)(P...), unsigned blocks, unsigned threads, void **arguments) {
-    launch(kernel, blocks, threads, arguments, std::index_sequence_for<P...>());
+template <typename... P>
+static void launch(void (*kernel)(P...), Index grid, unsigned threads, unsigned shared, void **arguments) {
+    launch(kernel, grid, threads, shared, arguments, std::index_sequence_for<P...>());
 }

@@ -401,9 +401,10 @@ def asarray(array, layout=None, dtype=None, shift=0):
 
 @functools.cache
 def compiled(file):
-    """The kernels of a file as a library of functions (blocks, threads, arguments), one for each instance."""
+    """The kernels of a file as a library: functions of grid, threads, shared bytes and arguments, one an instance."""
     runs = (
-        f'extern "C" void run_{i}(unsigned b, unsigned t, void **a) {{ launch({instance}, b, t, a); }}\n'
+        f'extern "C" void run_{i}(unsigned x, unsigned y, unsigned z, unsigned t, unsigned s, void **a) '
+        f"{{ launch({instance}, {{x, y, z}}, t, s, a); }}\n"
         for i, instance in enumerate(sources.expressions(file))
     )
     return built(f'#include "cuda_on_host.h"\n{sources.source(file)}\n{"".join(runs)}')
@@ -439,7 +440,7 @@ class Cupy(types.ModuleType):
             self._submodule(name, {n: on_arrays(getattr(getattr(np, name), n)) for n in getattr(np, name).__all__})
             for name in ("linalg", "fft")
         )
-        properties = {"name": b"none, but the host"}
+        properties = {"name": b"none, but the host", "major": 9, "minor": 0, "multiProcessorCount": 2}
         self.cuda = self._submodule(
             "cuda",
             {
@@ -558,16 +559,18 @@ class Cupy(types.ModuleType):
             file = next(file for file in sources.FILES if sources.source(file) == code)
             function = getattr(compiled(file), f"run_{sources.expressions(file).index(name)}")
 
-            def launch(grid, block, arguments):
+            def launch(grid, block, arguments, shared_mem=0):
+                assert shared_mem <= launch.max_dynamic_shared_size_bytes
                 self.launches.append(name)
                 values = [by_value(argument) for argument in arguments]
 
                 def run(*arrays):
                     pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-                    function(grid[0], block[0], pointers)
+                    function(*grid, *(1,) * (3 - len(grid)), block[0], shared_mem, pointers)
 
                 done(run, [argument for argument in arguments if isinstance(argument, Array)])
 
+            launch.max_dynamic_shared_size_bytes = 48 << 10
             return launch
 
         return types.SimpleNamespace(get_function=get_function)

@@ -39,7 +39,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
     ["compiled.sweeps", "cuda.problems", "cuda.sources"],
     ["compiled.*", "cuda.runtime"],
     ["cuda.graphs", "cuda.lowering", "cuda.pooling", "cuda.winograd"],
-    ["compiled", "cuda.cudnn", "cuda.depthwise"],
+    ["compiled", "cuda.cudnn", "cuda.depthwise", "cuda.implicit"],
     ["cuda"],
     ["fusions", "selection", "selection.model", "testing"],
     ["selection.choices"],

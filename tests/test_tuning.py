@@ -244,8 +244,8 @@ def test_nothing_is_measured_while_it_is_traced(clock):
     assert_close(y, ref.conv(X, WEIGHT, pad=1).astype(np.float32), like=x)
 
 
-def task(kernel=3, axes=2, groups=1, channels=16, dtype="float32", library="numpy 2"):
-    plan = Plan(window((12,) * axes, kernel), groups)
+def task(kernel=3, axes=2, groups=1, channels=16, dtype="float32", library="numpy 2", precision="float32"):
+    plan = Plan(window((12,) * axes, kernel), groups, precision=precision)
     return Task("convolve", library, "cpu", dtype, (1, *(12,) * axes, channels), 16, plan, 1)
 
 
@@ -261,9 +261,12 @@ def task(kernel=3, axes=2, groups=1, channels=16, dtype="float32", library="nump
         (dict(groups=2), "direct fft depthwise"),
         (dict(groups=2, channels=32), "direct fft"),
         (dict(groups=16, dtype="float64"), "direct depthwise"),
-        (dict(library="cupy 14 and cuDNN"), "direct winograd winograd2 fft cudnn"),
-        (dict(library="cupy 14 and cuDNN", dtype="bfloat16"), "direct cudnn"),
-        (dict(library="cupy 14 and cuDNN", dtype="float64"), "direct"),
+        (dict(library="cupy 14 and kernels and cuDNN"), "direct winograd winograd2 fft cudnn"),
+        (dict(library="cupy 14 and kernels and cuDNN", dtype="bfloat16"), "direct implicit cudnn"),
+        (dict(library="cupy 14 and kernels", precision="tf32"), "direct implicit"),
+        (dict(library="cupy 14 and kernels", precision="tf32", dtype="float64"), "direct"),
+        (dict(precision="tf32"), "direct winograd winograd2 fft"),
+        (dict(library="cupy 14 and kernels and cuDNN", dtype="float64"), "direct"),
     ],
     ids=str,
 )

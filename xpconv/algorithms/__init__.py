@@ -63,3 +63,13 @@ class Adjoining(Protocol):
 
     def input_gradient(self, dy: Array, weight: Array, plan: Plan, bias: Array | None = None) -> Array:
         """Give every element its share of dy, and a bias: (N, *output, O) and (*kernel, C/G, O) to (N, *size, C)."""
+
+
+@runtime_checkable
+class Placing(Protocol):
+    """An algorithm that can write its result where it is wanted."""
+
+    def convolve_into(
+        self, y: Array, x: Array, weight: Array, bias: Array | None, plan: Plan, prepared: Any = None
+    ) -> None:
+        """Write what `convolve` gives to an array (N, *output, O), whose elements may lie anywhere."""

@@ -30,6 +30,8 @@ WINDOWS = np.dtype(
     + [("axes", AXIS, (AXES,))],
     align=True,
 )
+FILTERS = np.dtype([("strides", np.int64, (AXES + 2,)), ("count", np.int32)], align=True)
+PLACES = np.dtype([("strides", np.int64, (1 + AXES,))])
 MEAN = np.dtype([("divisor", np.int32), ("with_padding", np.int32)])
 
 Struct = np.ndarray[tuple[()], np.dtype[np.void]]
@@ -114,6 +116,21 @@ def windows(
             axis[name] = getattr(span, name)
         for name in ("size", "kernel", "stride", "output"):
             axis[f"by_{name}"] = divider(max(1, getattr(span, name)))
+    return told
+
+
+def filters(count: int, strides: Sequence[int]) -> Struct:
+    """Tell a kernel where filters (*kernel, C/G, O) lie, in elements, and how many a group has."""
+    told = np.zeros((), FILTERS)
+    told["strides"] = (*(0,) * (AXES + 2 - len(strides)), *strides)
+    told["count"] = count
+    return told
+
+
+def places(strides: Sequence[int]) -> Struct:
+    """Tell a kernel where the elements of an array (N, *output, O) lie, in elements, whose channels are neighbours."""
+    told = np.zeros((), PLACES)
+    told["strides"] = (strides[0], *(0,) * (AXES + 2 - len(strides)), *strides[1:-1])
     return told
 
 

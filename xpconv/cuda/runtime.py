@@ -51,6 +51,16 @@ def run(file: str, expression: str, threads: int, *arguments: Array | Struct | N
         _kernel(file, expression)(*geometry.launch(threads), arguments)
 
 
+def run_blocks(
+    file: str, expression: str, grid: tuple[int, int, int], threads: int, shared: int, *arguments: Array | Struct | None
+) -> None:
+    """Launch a kernel whose blocks of so many threads share so many bytes."""
+    kernel = _kernel(file, expression)
+    if kernel.max_dynamic_shared_size_bytes < shared:
+        kernel.max_dynamic_shared_size_bytes = shared
+    kernel(grid, (threads,), arguments, shared_mem=shared)
+
+
 def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     """Make an array on the current device, to be filled."""
     return cupy_module().empty(shape, dtype=dtype)
@@ -59,6 +69,27 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
 def current_device() -> int:
     """Return the number of the device that work goes to."""
     return int(cupy_module().cuda.Device().id)
+
+
+def capability() -> tuple[int, int]:
+    """Return the compute capability of the current device."""
+    return _capability(current_device())
+
+
+@functools.cache
+def _capability(device: int) -> tuple[int, int]:
+    properties = cupy_module().cuda.runtime.getDeviceProperties(device)
+    return int(properties["major"]), int(properties["minor"])
+
+
+def multiprocessors() -> int:
+    """Return how many multiprocessors the current device has."""
+    return _multiprocessors(current_device())
+
+
+@functools.cache
+def _multiprocessors(device: int) -> int:
+    return int(cupy_module().cuda.runtime.getDeviceProperties(device)["multiProcessorCount"])
 
 
 def current_stream() -> int:

@@ -35,6 +35,9 @@ TILED = {  # kernels that take the m of Winograd's F(m, 3); a tile of float16 wo
         "winograd_filter_gradients",
     )
 }
+TENSOR_CORES = ("implicit",)  # files of kernels whose blocks make tiles of results by the tensor cores
+TENSOR_TYPES = ("float32", "float16", "bfloat16")  # what those multiply, float32 as TF32
+TILES = ((2, 2), (2, 1), (1, 1))  # of results of a block, in 64 rows and 64 columns
 
 
 def expression(kernel: str, dtype: str, *parameters: int | str) -> str:
@@ -52,6 +55,11 @@ def expressions(file: str) -> list[str]:
         found += [expression(kernel, dtype, v, mark) for kernel, v, mark in marks]
         if itemsize >= 4:
             found += [expression(kernel, dtype, m) for kernel in TILED.get(file, ()) for m in POINTS]
+        if file in TENSOR_CORES and dtype in TENSOR_TYPES:
+            for tile in TILES:
+                found += [expression("implicit", dtype, along, *tile) for along in ("false", "true")]
+                made = dict.fromkeys((TYPES[dtype], "float"))
+                found += [expression("implicit_weight_gradient", dtype, out, *tile) for out in made]
     return found
 
 
@@ -60,7 +68,7 @@ def tap_type(taps: int) -> str:
     return "unsigned char" if taps <= BYTE else "int"
 
 
-FILES = sorted({**PACKED, **MARKED, **TILED})
+FILES = sorted({*PACKED, *MARKED, *TILED, *TENSOR_CORES})
 
 
 @functools.cache
@@ -69,6 +77,8 @@ def source(file: str) -> str:
     texts = [_text("common.cuh"), _text(f"{file}.cu")]
     if file in TILED:
         texts[1:1] = [transform_code(m) for m in POINTS]
+    if file in TENSOR_CORES:
+        texts[1:1] = [_text("tensor_cores.cuh")]
     return "\n".join(texts)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from array_api_compat import device
 
-from xpconv.algorithms import Adjoining, Algorithm, Plan
+from xpconv.algorithms import Adjoining, Algorithm, Placing, Plan
 from xpconv.arrays.libraries import Array, namespace_of
 from xpconv.execution.tasks import filled, put
 from xpconv.selection.tuning import way_to_adjoin, way_to_convolve, way_to_correlate
@@ -41,8 +41,11 @@ def input_gradient(algorithm: str, dy: Array, weight: Array, plan: Plan, bias: A
 
         def fill(dx: Array, images: slice) -> Array:
             for part in parts:
-                share = part.way.convolve(dy[images, ...], part.weight, bias, part.plan, part.prepared)
-                dx = put(dx, (images, *part.elements), share)
+                where, given = (images, *part.elements), (dy[images, ...], part.weight, bias, part.plan, part.prepared)
+                if isinstance(part.way, Placing):
+                    part.way.convolve_into(dx[where], *given)
+                else:
+                    dx = put(dx, where, part.way.convolve(*given))
             return dx
 
         return filled(dx, fill)

@@ -25,7 +25,7 @@ from xpconv.windows import Axis, Window
 
 HEAD = "choices of xpconv.tune, by machine"
 
-CUDNN = " and cuDNN"  # behind the name of a library where it is there
+KERNELS, CUDNN = " and kernels", " and cuDNN"  # behind the name of a library where they are there
 SUMS = {"direct", "depthwise"}  # that add up what there is to add up, in one order or another
 FEW = 8  # channels of a group up to which one tap and channel at a time may be worth a try
 
@@ -65,12 +65,14 @@ Choices = dict[Task, str]
 def candidates(task: Task) -> list[str]:
     """Name the algorithms that compute a task within the documented errors, and may be worth a try."""
     window, groups = task.plan.window, task.plan.groups
-    allowed = SUMS | {"cudnn"} if task.dtype in NARROW else SUMS if task.dtype != "float32" else BY_KERNELS.keys()
+    ways, kernels = BY_KERNELS | ALGORITHMS, KERNELS in task.library
+    tensor_cores = kernels and (task.dtype in NARROW or (task.dtype, task.plan.precision) == ("float32", "tf32"))
+    allowed = SUMS | {"implicit", "cudnn"} if tensor_cores else ways.keys() if task.dtype == "float32" else SUMS
     out = {"winograd"} if len(window.axes) > 2 else set()
     out |= {"depthwise"} if task.shape[-1] // groups > FEW else set()
     out |= {"fft"} if window.taps == 1 else set()
+    out |= {"implicit"} if not tensor_cores else set()
     out |= {"cudnn"} if CUDNN not in task.library else set()
-    ways = BY_KERNELS | ALGORITHMS
     return [name for name in ways if name in allowed - out and ways[name].supports(window, groups)]
 
 

@@ -15,7 +15,7 @@ from xpconv.algorithms.winograd import Winograd
 from xpconv.arrays.arguments import is_kind
 from xpconv.arrays.libraries import Array, namespace_of
 from xpconv.compiled import fused
-from xpconv.cuda import cudnn, depthwise, lowering, winograd
+from xpconv.cuda import cudnn, depthwise, implicit, lowering, winograd
 from xpconv.cuda.geometry import AXES
 from xpconv.cuda.problems import NARROW
 from xpconv.execution.products import has_views, multiplies_small
@@ -33,6 +33,7 @@ BY_KERNELS: dict[str, Algorithm] = {name: Widened(way) for name, way in ALGORITH
     "winograd": Widened(winograd.Winograd(4)),
     "winograd2": Widened(winograd.Winograd(2)),
     "depthwise": depthwise.Depthwise(),
+    "implicit": implicit.ImplicitGemm(),
     "cudnn": cudnn.CuDnn(),
 }
 FLOATING = ("real floating", "complex floating")
@@ -40,6 +41,7 @@ DTYPES: dict[str, str | tuple[str, ...]] = {
     "winograd": FLOATING,
     "winograd2": FLOATING,
     "fft": FLOATING[0],
+    "implicit": FLOATING[0],
     "cudnn": FLOATING[0],
 }  # the others take every number
 
@@ -88,16 +90,19 @@ def choose(name: str, x: Array, filters: int, plan: Plan, *, cached: bool = Fals
     channels, unless they are `cached`. Fourier's way is taken on NumPy where it is a fifth less work than the sums over
     taps and channels; those of narrow groups make small matrices or none, and in array code a multiply-add of theirs
     takes longer. A group of one channel is computed tap by tap. In float64 the caller asked for accuracy, and gets the
-    direct way. Where there is cuDNN it gets what tensor cores may multiply, TF32 and narrow numbers; what it has for
-    strict float32 mostly begins by laying the arrays out anew, with their channels first.
+    direct way. What tensor cores may multiply, TF32 and narrow numbers, cuDNN gets where it is there; what it has for
+    strict float32 mostly begins by laying the arrays out anew, with their channels first. Without it their windows are
+    gathered where that is faster than to lower them.
     """
     window, groups, ways = plan.window, plan.groups, rooms(x, filters, plan.groups)
     if name != "auto" and ways[name].supports(window, groups):
         return ways[name]
     channels, xp = x.shape[-1], namespace_of(x)
-    if ways is BY_KERNELS and not channels == groups > 1 and _on_tensor_cores(x, plan):
-        return BY_KERNELS["cudnn"]
     windows = x.shape[0] * math.prod(window.output)
+    if ways is BY_KERNELS and not channels == groups > 1 and _on_tensor_cores(x, plan):
+        if cudnn.available() and ways["cudnn"].supports(window, groups):
+            return BY_KERNELS["cudnn"]
+        return BY_KERNELS["implicit" if implicit.pays(x, filters, plan) else "direct"]
     if x.dtype == xp.float32 and multiplies_small(x):
         if (
             len(window.axes) == 2
@@ -114,9 +119,8 @@ def choose(name: str, x: Array, filters: int, plan: Plan, *, cached: bool = Fals
 
 
 def _on_tensor_cores(x: Array, plan: Plan) -> bool:
-    """Whether cuDNN is there, and may compute this by the tensor cores."""
-    narrow = x.dtype.name in NARROW or (x.dtype.name, plan.precision) == ("float32", "tf32")
-    return narrow and cudnn.available() and BY_KERNELS["cudnn"].supports(plan.window, plan.groups)
+    """Whether the tensor cores may compute this."""
+    return x.dtype.name in NARROW or (x.dtype.name, plan.precision) == ("float32", "tf32")
 
 
 def _fourier(x: Array, filters: int, plan: Plan, cached: bool) -> float:

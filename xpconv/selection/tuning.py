@@ -25,7 +25,7 @@ from xpconv.algorithms import Algorithm, Plan
 from xpconv.arrays.libraries import Array, device_name, namespace_of, synchronize
 from xpconv.cuda import cudnn
 from xpconv.execution.workers import lanes
-from xpconv.selection.choices import CUDNN, SUMS, Choices, Task, add, candidates, read
+from xpconv.selection.choices import CUDNN, KERNELS, SUMS, Choices, Task, add, candidates, read
 from xpconv.selection.model import ALGORITHMS, BY_KERNELS, choose, rooms
 
 APART = 5e-5  # root mean squares of the model's result, the error that it may have itself
@@ -191,7 +191,7 @@ def _library(x: Array, ways: Mapping[str, Algorithm]) -> str:
     name = namespace_of(x).__name__.removeprefix("array_api_compat.").partition(".")[0]
     beside = "" if ways is ALGORITHMS else " and Numba"
     if ways is BY_KERNELS:
-        beside = CUDNN if cudnn.available() else ""
+        beside = KERNELS + (CUDNN if cudnn.available() else "")
     return f"{name} {getattr(sys.modules[name], '__version__', '')}{beside}"
 
 
