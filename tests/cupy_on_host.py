@@ -152,7 +152,7 @@ class Array(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 class Device:
-    """The one GPU; None is the current one."""
+    """The one GPU; None is the current one. Like CuPy's it has an equality and so no hash."""
 
     __module__ = "cupy.cuda.device"
 
@@ -162,8 +162,8 @@ class Device:
     def __eq__(self, other):
         return isinstance(other, Device) and self.id == other.id
 
-    def __hash__(self):
-        return self.id
+    def __repr__(self):
+        return f"<CUDA Device {self.id}>"
 
     def __enter__(self):
         return self

@@ -37,6 +37,7 @@ WORTH = 0.97  # of the time of the model's choice, for another to take its place
 Call = Callable[[], Array]
 
 _kept: Choices = {}
+_devices: dict[str, str] = {}
 _lock = threading.RLock()  # one measures at a time; who waits for it may find its task done
 _open = 0
 
@@ -195,7 +196,12 @@ def _library(x: Array, ways: Mapping[str, Algorithm]) -> str:
     return f"{name} {getattr(sys.modules[name], '__version__', '')}{beside}"
 
 
-_device = functools.lru_cache(device_name)
+def _device(place: Any) -> str:
+    """Name a device; asked once for each, by what it is printed as, since those of CuPy have no hash."""
+    printed = repr(place)
+    if printed not in _devices:
+        _devices[printed] = device_name(place)
+    return _devices[printed]
 
 
 @functools.lru_cache
