@@ -59,7 +59,8 @@ def softmax_cross_entropy(
         When the arrays are of several libraries, `x` is not real floating, `weight` or probabilities are of another
         dtype, or the labels are no integers.
     ValueError
-        When the batch is empty, shapes or devices do not fit, an option is out of range, or a label is.
+        When the batch is empty, shapes or devices do not fit, an option is out of range, or a label that can be looked
+        at is.
 
     References
     ----------
