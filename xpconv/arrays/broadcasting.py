@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from array_api_compat import array_namespace
-
 from xpconv.arrays.arguments import accumulation_dtype
-from xpconv.arrays.libraries import Array
+from xpconv.arrays.libraries import Array, namespace_of
 
 
 def total(x: Array, axes: Sequence[int]) -> Array:
     """Sum over these axes, which stay with length 1."""
-    xp = array_namespace(x)
+    xp = namespace_of(x)
     for axis in axes:
         if x.shape[axis] != 1:
             x = xp.sum(x, axis=axis, keepdims=True, dtype=x.dtype)
@@ -26,7 +24,7 @@ def total(x: Array, axes: Sequence[int]) -> Array:
 
 def total_like(x: Array, shape: tuple[int, ...]) -> Array:
     """Sum down to a shape that broadcasts to that of x, narrow numbers in float32: the adjoint of broadcasting."""
-    xp, lead = array_namespace(x), x.ndim - len(shape)
+    xp, lead = namespace_of(x), x.ndim - len(shape)
     shared = [i for i in range(x.ndim) if i < lead or shape[i - lead] == 1]
     wide = xp.astype(x, accumulation_dtype(xp, x.dtype), copy=False)
     return xp.astype(xp.reshape(total(wide, shared), shape), x.dtype, copy=False)
@@ -36,4 +34,4 @@ def along(values: Array, axis: int, length: int) -> Array:
     """Repeat values of length 1 along an axis, in memory."""
     if length == 1:
         return values
-    return array_namespace(values).tile(values, tuple(length if i == axis else 1 for i in range(values.ndim)))
+    return namespace_of(values).tile(values, tuple(length if i == axis else 1 for i in range(values.ndim)))

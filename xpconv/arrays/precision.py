@@ -34,8 +34,8 @@ def accumulated_unless(served: Callable[..., bool]) -> Callable[[Body[P]], Body[
     def decorated(body: Body[P]) -> Body[P]:
         @functools.wraps(body)
         def widened(*arrays: Any, **options: Any) -> tuple[Any, Pullback]:
-            floats = [a for a in arrays if _is_floating(a)]
-            if not floats or served(*arrays, **options):
+            floats = [] if served(*arrays, **options) else [a for a in arrays if _is_floating(a)]
+            if not floats:
                 return body(*arrays, **options)
             narrow = floats[0].dtype
             broad = accumulation_dtype(namespace_of(floats[0]), narrow)

@@ -16,7 +16,7 @@ from typing import Any
 
 from xpconv.arrays.libraries import Array
 from xpconv.cuda import geometry, pooling, products, sources
-from xpconv.cuda.runtime import matmul, takes_kernels
+from xpconv.cuda.runtime import dtype_name, matmul, takes_kernels
 
 
 def serves(x: Array, *_: Any, **__: Any) -> bool:
@@ -24,12 +24,12 @@ def serves(x: Array, *_: Any, **__: Any) -> bool:
 
     They take narrow numbers as they are, and add them up in float32.
     """
-    return takes_kernels(x) and x.dtype.name in sources.TYPES and 3 <= x.ndim <= 2 + geometry.AXES
+    return takes_kernels(x) and dtype_name(x.dtype) in sources.TYPES and 3 <= x.ndim <= 2 + geometry.AXES
 
 
 def multiplies(x: Array, *_: Any, **__: Any) -> bool:
     """Whether cuBLAS multiplies matrices of such numbers; it adds narrow ones up in float32."""
-    return takes_kernels(x) and x.dtype.name in products.TYPES
+    return takes_kernels(x) and dtype_name(x.dtype) in products.TYPES
 
 
 FUSED: dict[str, tuple[Callable[..., bool], Callable[..., Any]]] = {

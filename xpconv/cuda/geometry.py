@@ -6,6 +6,7 @@ without a GPU.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -63,6 +64,7 @@ def pack(itemsize: int, *counts: int) -> int:
     return width if all(count % width == 0 for count in counts) else 1
 
 
+@functools.lru_cache(maxsize=4096)
 def windows(
     window: Window,
     threads: int,
@@ -71,10 +73,10 @@ def windows(
     channels: int,
     groups: int = 1,
     pack: int = 1,
-    strides: Sequence[int] | None = None,
+    strides: tuple[int, ...] | None = None,
     slices: int = 1,
 ) -> Struct:
-    """Tell a kernel of windows on an array (N, *size, C).
+    """Tell a kernel of windows on an array (N, *size, C); the same is told again of the same, and not to be changed.
 
     Parameters
     ----------
@@ -86,7 +88,7 @@ def windows(
         Of the array.
     pack : int
         Channels that a thread takes at once, of which a group has a multiple.
-    strides : sequence of int, optional
+    strides : tuple of int, optional
         From one element to the next along each axis of the array, counted in elements; those of an array that lies in
         memory in the order of its axes if not given.
     slices : int

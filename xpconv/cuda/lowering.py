@@ -13,7 +13,19 @@ from collections.abc import Callable, Iterator
 from xpconv.algorithms import Plan
 from xpconv.arrays.libraries import Array
 from xpconv.cuda import geometry
-from xpconv.cuda.runtime import Pool, accumulation, empty, multiply, pack_of, run, settled, strides
+from xpconv.cuda.runtime import (
+    Pool,
+    accumulation,
+    dtype_name,
+    empty,
+    multiply,
+    pack_of,
+    part_of,
+    readable,
+    run,
+    settled,
+    strides,
+)
 from xpconv.cuda.sources import expression
 from xpconv.cuda.workspace import Piece, halving, pieces
 from xpconv.windows import Window
@@ -32,7 +44,7 @@ class Lowering:
 
     def prepare(self, weight: Array, plan: Plan) -> Array:
         """(*kernel, C/G, O) to (G, taps*C/G, O/G)."""
-        return by_group(settled(weight), plan.groups)
+        return readable(by_group(weight, plan.groups))
 
     def convolve(self, x: Array, weight: Array, bias: Array | None, plan: Plan, prepared: Array | None = None) -> Array:
         """Sum over the taps and channels of every window: (N, *size, C) to (N, *output, O)."""
@@ -45,7 +57,7 @@ class Lowering:
             if bias is not None:
                 y[...] = bias
             for piece in _pieces(x.shape[0], window.output[0], row, limit):
-                rows, place = _rows(x, plan, piece), by_group(y[piece.images, piece.rows], plan.groups)
+                rows, place = _rows(x, plan, piece), by_group(part_of(y, *piece), plan.groups)
                 multiply(rows, filters, place, add=bias is not None, precision=plan.precision)
             return y
 
@@ -57,11 +69,14 @@ class Lowering:
         shape = (*window.kernel, x.shape[-1] // plan.groups, dy.shape[-1])
 
         def work(limit: int) -> Array:
-            dw = empty(shape, accumulation(x))
-            dw[...] = 0
-            for piece in _pieces(x.shape[0], window.output[0], row, limit):
-                rows, shares = _rows(x, plan, piece), by_group(dy[piece.images, piece.rows], plan.groups)
-                multiply(rows.transpose(0, 2, 1), shares, by_group(dw, plan.groups), add=True, precision=plan.precision)
+            dw, cuts = empty(shape, accumulation(x)), list(_pieces(x.shape[0], window.output[0], row, limit))
+            several = len(cuts) != 1
+            if several:
+                dw[...] = 0
+            for piece in cuts:
+                rows, shares = _rows(x, plan, piece), by_group(part_of(dy, *piece), plan.groups)
+                place = by_group(dw, plan.groups)
+                multiply(rows.transpose(0, 2, 1), shares, place, add=several, precision=plan.precision)
             return dw.astype(x.dtype, copy=False)
 
         return _halving(work, math.prod(shape) * x.itemsize, row, x.shape[0] * window.output[0], plan)
@@ -79,10 +94,10 @@ class Lowering:
         def work(limit: int) -> Array:
             dx = empty(shape, dy.dtype)
             for piece in _pieces(dy.shape[0], 1, image, limit):
-                part = by_group(dy[piece.images], groups)
+                part = by_group(part_of(dy, piece.images), groups)
                 rows = empty((*part.shape[:2], filters.shape[-1]), wide)
                 multiply(part, filters, rows, precision=plan.precision)
-                raise_to(dx[piece.images], rows, window, groups, bias)
+                raise_to(part_of(dx, piece.images), rows, window, groups, bias)
             return dx
 
         return _halving(work, math.prod(shape) * dy.itemsize, image, dy.shape[0], plan)
@@ -97,7 +112,7 @@ def lower(x: Array, window: Window, groups: int) -> Array:
     told = geometry.windows(
         window, rows.size // pack, batch=batch, channels=channels, groups=groups, pack=pack, strides=steps
     )
-    run("lowering", expression("lower", x.dtype.name, pack), rows.size // pack, x, rows, told)
+    run("lowering", expression("lower", dtype_name(x.dtype), pack), rows.size // pack, x, rows, told)
     return rows
 
 
@@ -108,19 +123,21 @@ def raise_to(x: Array, rows: Array, window: Window, groups: int, bias: Array | N
     """
     pack = pack_of(x, bias, groups=groups)
     told = geometry.windows(window, x.size // pack, batch=x.shape[0], channels=x.shape[-1], groups=groups, pack=pack)
-    run("lowering", expression("lower_adjoint", x.dtype.name, pack), x.size // pack, rows, bias, x, told)
+    run("lowering", expression("lower_adjoint", dtype_name(x.dtype), pack), x.size // pack, rows, bias, x, told)
 
 
 def by_group(x: Array, groups: int) -> Array:
     """View (..., O), lying in memory in the order of its axes, as (G, prod(...), O/G)."""
+    if groups == 1:
+        return x.reshape(1, -1, x.shape[-1])
     return x.reshape(-1, groups, x.shape[-1] // groups).transpose(1, 0, 2)
 
 
 def _rows(x: Array, plan: Plan, piece: Piece) -> Array:
     """(G, P, taps*C/G): the windows of a piece, in a view where each is one element and they see them all."""
     elements, part = plan.window.part(piece.rows.start, piece.rows.stop)
-    x = x[piece.images, elements]
-    if all((a.kernel, a.stride, a.margin) == (1, 1, (0, 0)) for a in part.axes):
+    x = part_of(x, piece.images, elements)
+    if part.identical:
         return by_group(settled(x), plan.groups)
     return lower(x, part, plan.groups)
 

@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import array_api_compat
 import numpy as np
@@ -32,6 +32,12 @@ PREFERRED = -1  # cublasGemmAlgo_t: let cuBLAS choose; which units it may use is
 def takes_kernels(array: Array) -> bool:
     """Whether kernels can read and write an array where it lies."""
     return bool(array_api_compat.is_cupy_array(array))
+
+
+@functools.cache
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """Return the name of a dtype, which NumPy makes anew each time that it is asked."""
+    return dtype.name
 
 
 def cupy_module() -> Any:
@@ -107,6 +113,16 @@ def settled(array: Array | None) -> Array | None:
     return None if array is None else cupy_module().ascontiguousarray(array)
 
 
+def readable(matrices: Array) -> Array:
+    """Return matrices (M, K) or stacks of them, lying so that cuBLAS can read them."""
+    return matrices if _readable(matrices.shape, strides(matrices)) else settled(matrices)
+
+
+@functools.lru_cache(maxsize=4096)
+def _readable(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    return products.legible(products.stack(shape, strides))
+
+
 def pointer(array: Array) -> int:
     """Return where an array's first element lies."""
     return int(array.data.ptr)
@@ -117,13 +133,26 @@ def strides(array: Array) -> tuple[int, ...]:
     return tuple(step // array.itemsize for step in array.strides)
 
 
+def part_of(array: Array, *where: slice) -> Array:
+    """Return the part of an array between these ends along its first axes: the array itself where that is all of it."""
+    whole = all((s.start, s.stop) == (0, n) for s, n in zip(where, array.shape, strict=False))
+    return array if whole else array[where]
+
+
 def pack_of(*given: Array | None, groups: int = 1) -> int:
     """Return how many neighbouring channels of arrays (..., C), cut into groups, may be moved at once."""
     arrays = [array for array in given if array is not None]
-    if any(strides(array)[-1] != 1 for array in arrays):
+    lying = [(array.shape[-1], pointer(array) % geometry.PACK, array.strides) for array in arrays]
+    return _pack(arrays[0].itemsize, groups, *lying)
+
+
+@functools.lru_cache(maxsize=4096)
+def _pack(itemsize: int, groups: int, *lying: tuple[int, int, tuple[int, ...]]) -> int:
+    if any(steps[-1] != itemsize for *_, steps in lying):
         return 1
-    counts = [n for a in arrays for n in (a.shape[-1] // groups, pointer(a) // a.itemsize, *strides(a)[:-1])]
-    return geometry.pack(arrays[0].itemsize, *counts)
+    counts = [channels // groups for channels, *_ in lying]
+    counts += [count // itemsize for _, place, steps in lying for count in (place, *steps[:-1])]
+    return geometry.pack(itemsize, *counts)
 
 
 def _gemm() -> Callable[..., None]:
@@ -160,12 +189,10 @@ def multiply(a: Array, b: Array, c: Array, *, add: bool = False, precision: str 
     TypeError, ValueError
         When cuBLAS cannot do it; nothing has been written.
     """
-    dtype, out = a.dtype.name, c.dtype.name
-    compute = products.compute_type(dtype, precision)
-    plan = products.gemm(*(products.stack(m.shape, strides(m)) for m in (a, b, c)))
+    asked = _asked(precision, *((m.shape, m.strides, m.dtype) for m in (a, b, c)))
+    plan, dtype, out = asked.plan, asked.dtype, asked.out
     if not (plan.m and plan.n and plan.batch):
         return
-    one, kept = (np.asarray(factor, products.scalar_type(dtype)) for factor in (1, int(add)))
     left, right = (b, a) if plan.swapped else (a, b)
     _gemm()(
         plan.transa,
@@ -173,29 +200,57 @@ def multiply(a: Array, b: Array, c: Array, *, add: bool = False, precision: str 
         plan.m,
         plan.n,
         plan.k,
-        one.ctypes.data,
+        asked.factors[1],
         pointer(left),
-        products.TYPES[dtype],
+        dtype,
         plan.lda,
         plan.stride_a,
         pointer(right),
-        products.TYPES[dtype],
+        dtype,
         plan.ldb,
         plan.stride_b,
-        kept.ctypes.data,
+        asked.factors[add],
         pointer(c),
-        products.TYPES[out],
+        out,
         plan.ldc,
         plan.stride_c,
         plan.batch,
-        compute,
+        asked.compute,
         PREFERRED,
     )
 
 
+class _Asked(NamedTuple):
+    """What cuBLAS is asked of arrays that lie so: by its numbers, and where 0 and 1 are."""
+
+    plan: products.Gemm
+    dtype: int
+    out: int
+    compute: int
+    factors: tuple[int, int]
+
+
+@functools.lru_cache(maxsize=4096)
+def _asked(precision: str, *forms: tuple[tuple[int, ...], tuple[int, ...], np.dtype[Any]]) -> _Asked:
+    dtype, out = forms[0][-1].name, forms[2][-1].name
+    compute = products.compute_type(dtype, precision)
+    stacks = (products.stack(shape, [step // kind.itemsize for step in steps]) for shape, steps, kind in forms)
+    factors = _factors(products.scalar_type(dtype)).ctypes.data
+    step = np.dtype(products.scalar_type(dtype)).itemsize
+    return _Asked(
+        products.gemm(*stacks), products.TYPES[dtype], products.TYPES[out], compute, (factors, factors + step)
+    )
+
+
+@functools.cache
+def _factors(dtype: str) -> np.ndarray[Any, Any]:
+    """Return 0 and 1, which stay where they are in memory."""
+    return np.arange(2).astype(dtype)
+
+
 def matmul(a: Array, b: Array, start: Array | None = None, *, precision: str = "float32") -> Array:
     """Multiply matrices (M, K) and (K, N), wherever they lie, and add the products to a row (N,) where one is given."""
-    a, b = (m if products.legible(products.stack(m.shape, strides(m))) else settled(m) for m in (a, b))
+    a, b = readable(a), readable(b)
     shape = (a.shape[0], b.shape[1])
 
     def work() -> Array:

@@ -40,6 +40,7 @@ TENSOR_TYPES = ("float32", "float16", "bfloat16")  # what those multiply, float3
 TILES = ((2, 2), (2, 1), (1, 1))  # of results of a block, in 64 rows and 64 columns
 
 
+@functools.cache
 def expression(kernel: str, dtype: str, *parameters: int | str) -> str:
     """Name the instance of a template for a dtype and its other parameters."""
     return f"{kernel}<{', '.join(map(str, (TYPES[dtype], *parameters)))}>"

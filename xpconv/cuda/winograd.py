@@ -12,7 +12,7 @@ from collections.abc import Callable
 from xpconv.algorithms import Plan, winograd
 from xpconv.arrays.libraries import Array
 from xpconv.cuda import geometry
-from xpconv.cuda.runtime import Pool, empty, multiply, run, settled, strides
+from xpconv.cuda.runtime import Pool, dtype_name, empty, multiply, part_of, run, settled, strides
 from xpconv.cuda.sources import expression
 from xpconv.cuda.workspace import Piece, halving, pieces
 from xpconv.windows import Window
@@ -38,13 +38,21 @@ class Winograd(winograd.Winograd):
 
         def some(y: Array, filters: Array, images: slice, rows: slice) -> None:
             elements, part = tiles.part(rows.start, rows.stop)
-            places = self._transformed("winograd_inputs", x[images, elements], part)  # (T, P, C)
+            places = self._transformed("winograd_inputs", part_of(x, images, elements), part)  # (T, P, C)
             made = empty((*places.shape[:2], filters.shape[-1]), x.dtype)
             multiply(places, filters, made, precision=plan.precision)
             elements, part = outputs.part(rows.start, rows.stop)
-            place = y[images, elements]
+            place = part_of(y, images, elements)
             threads, told = self._told(place, part)
-            run("winograd", expression("winograd_outputs", x.dtype.name, self.m), threads, made, bias, place, told)
+            run(
+                "winograd",
+                expression("winograd_outputs", dtype_name(x.dtype), self.m),
+                threads,
+                made,
+                bias,
+                place,
+                told,
+            )
 
         def work(cuts: list[Piece]) -> Array:
             y = empty((x.shape[0], *plan.window.output, count), x.dtype)
@@ -63,14 +71,17 @@ class Winograd(winograd.Winograd):
         tiles, outputs = self._tiles(plan.window), self._output_tiles(plan.window)
 
         def work(cuts: list[Piece]) -> Array:
-            dplaces = empty((self.side**2, channels, filters), x.dtype)
-            dplaces[...] = 0
+            dplaces, several = empty((self.side**2, channels, filters), x.dtype), len(cuts) != 1
+            if several:
+                dplaces[...] = 0
             for images, rows in cuts:
                 elements, part = tiles.part(rows.start, rows.stop)
-                places = self._transformed("winograd_inputs", x[images, elements], part)  # (T, P, C)
+                places = self._transformed("winograd_inputs", part_of(x, images, elements), part)  # (T, P, C)
                 elements, part = outputs.part(rows.start, rows.stop)
-                shares = self._transformed("winograd_output_gradients", dy[images, elements], part)  # (T, P, O)
-                multiply(places.transpose(0, 2, 1), shares, dplaces, add=True, precision=plan.precision)
+                shares = self._transformed(
+                    "winograd_output_gradients", part_of(dy, images, elements), part
+                )  # (T, P, O)
+                multiply(places.transpose(0, 2, 1), shares, dplaces, add=several, precision=plan.precision)
             dw = empty((*plan.window.kernel, channels, filters), x.dtype)
             self._transform_filters("winograd_filter_gradients", dplaces, dw)
             return dw
@@ -81,7 +92,7 @@ class Winograd(winograd.Winograd):
         """(n, H, W, C), as it lies in memory, to (T, P, C): every tile transformed, its places in front."""
         count, told = self._told(x, tiles)
         places = empty((self.side**2, count // max(1, x.shape[-1]), x.shape[-1]), x.dtype)
-        run("winograd", expression(kernel, x.dtype.name, self.m), count, x, places, told)
+        run("winograd", expression(kernel, dtype_name(x.dtype), self.m), count, x, places, told)
         return places
 
     def _told(self, x: Array, tiles: Window) -> tuple[int, geometry.Struct]:
@@ -92,7 +103,7 @@ class Winograd(winograd.Winograd):
     def _transform_filters(self, kernel: str, given: Array, made: Array) -> None:
         threads = math.prod(given.shape[-2:])
         told = geometry.windows(Window(()), threads, batch=1, channels=threads)
-        run("winograd", expression(kernel, given.dtype.name, self.m), threads, given, made, told)
+        run("winograd", expression(kernel, dtype_name(given.dtype), self.m), threads, given, made, told)
 
     def _halving(self, work: Callable[[list[Piece]], Array], x: Array, filters: int, plan: Plan, rows: int) -> Array:
         """Do work on pieces of the batch for a result of so many rows of filters, in the workspace that there is."""

@@ -22,9 +22,7 @@ def input_gradient(algorithm: str, dy: Array, weight: Array, plan: Plan, bias: A
     """
     xp, window, axes = namespace_of(dy), plan.window, len(plan.window.axes)
     shape = (dy.shape[0], *window.size, weight.shape[-2] * plan.groups)
-    only = plan
-    if not window.strided:
-        only = replace(plan, window=Window(tuple(next(axis.phases()).axis for axis in window.axes)))
+    only = plan if window.strided else replace(plan, window=window.backward)
 
     def by(way: Algorithm) -> Array:
         if isinstance(way, Adjoining) and way.adjoins(window):
@@ -80,6 +78,8 @@ def exchanged(weight: Array, groups: int) -> Array:
     xp = namespace_of(weight)
     *kernel, width, filters = weight.shape
     axes = len(kernel)
+    if groups == 1:
+        return xp.permute_dims(weight, (*range(axes), axes + 1, axes))
     parts = xp.reshape(weight, (*kernel, width, groups, filters // groups))
     parts = xp.permute_dims(parts, (*range(axes), axes + 2, axes + 1, axes))
     return xp.reshape(parts, (*kernel, filters // groups, width * groups))

@@ -58,6 +58,16 @@ class Window:
         """Whether windows move by more than one element along an axis."""
         return any(axis.stride > 1 for axis in self.axes)
 
+    @cached_property
+    def identical(self) -> bool:
+        """Whether each window is one element and they see them all, in their order."""
+        return all((axis.kernel, axis.stride, axis.margin) == (1, 1, (0, 0)) for axis in self.axes)
+
+    @cached_property
+    def backward(self) -> Window:
+        """Windows of the opposite direction, of elements on the windows that see them, where none is strided."""
+        return Window(tuple(next(axis.phases()).axis for axis in self.axes))
+
     def places(self) -> Iterator[tuple[slice, ...]]:
         """Say where each tap of every window lies on the axes once their margins are laid on, in the taps' order."""
         return itertools.product(*([axis.tap(k) for k in range(axis.kernel)] for axis in self.axes))
