@@ -16,6 +16,7 @@ from test_geometry import BATCHES, SEEDS, geometries
 from xpconv.algorithms import Plan
 from xpconv.arrays import to_numpy
 from xpconv.cuda import depthwise, pooling, sources
+from xpconv.cuda import rows as cuda_rows
 from xpconv.cuda.lowering import Lowering, lower, raise_to
 from xpconv.cuda.runtime import accumulation
 from xpconv.cuda.winograd import Winograd
@@ -122,6 +123,38 @@ def test_windows_of_one_element_are_not_lowered(cupy):
     y = way.convolve(placed(x, "float64"), weights(w, "float64"), None, plan)
     same(y, ref.conv(x, w, groups=2), "float64")
     assert cupy.launches == []
+
+
+# --- Biases
+
+
+@several
+@given(
+    rows=st.integers(0, 700),
+    channels=WIDTHS,
+    dtype=st.sampled_from(["float64", "float32", "float16", "complex64"]),
+    layout=LAYOUTS,
+    threads=st.sampled_from([1, 40, 1 << 16]),
+)
+def test_a_row_repeated_and_the_sum_of_rows(cupy, monkeypatch, rows, channels, dtype, layout, threads):
+    monkeypatch.setattr(cuda_rows, "THREADS", threads)
+    row = cupy_on_host.asarray(normal(channels), None, dtype, shift=layout == "misaligned")
+    y = cupy.empty((rows, channels), dtype)
+    cuda_rows.repeat_row(row, y)
+    assert_close(to_numpy(y), np.tile(to_numpy(row), (rows, 1)), rtol=0)
+    if dtype != "complex64":
+        x = rounded(dtype, rows, channels, 1, seed=1)
+        sums = cuda_rows.sum_rows(placed(x, dtype, layout))
+        assert_close(to_numpy(sums), x.sum(axis=(0, 2)).astype(dtype), atol=1e-5)
+    assert cupy.fences_stand()
+
+
+def test_the_sum_of_many_rows_is_added_up_in_stages_without_looking_at_it(cupy):
+    x = np.ones((2**15 + 1, 8, 1))
+    sums = cuda_rows.sum_rows(placed(x, "float16"))
+    assert_close(to_numpy(sums), np.full(8, 2**15, "float16"), rtol=0)
+    assert cupy.launches == ["sum_rows<Float16, 8>", "sum_rows<float, 4>", "sum_rows<float, 4>"]
+    assert cupy_on_host.Array.reads == 1
 
 
 # --- Winograd

@@ -108,7 +108,7 @@ def test_operators_take_it_unasked_where_tensor_cores_may_multiply(cupy, dtype, 
         assert_close(actual, exact.astype(kind), like=arrays[0], rtol=rtol, atol=rtol)
     assert [direction for direction, *_ in Graph.runs] == ["forward", "input gradient", "weight gradient"]
     assert {frozenset(notes) for _, notes, *_ in Graph.runs} == {frozenset({"TENSOR_CORE"})}
-    assert cupy_on_host.cupy.launches == []
+    assert {name.partition("<")[0] for name in cupy_on_host.cupy.launches} == {"sum_rows"}  # the bias's gradient
     if dtype != "bfloat16":
         transposed = [a.astype(dtype) for a in (rounded(kind, 2, 6, 3, 3, seed=4), w, rounded(kind, 4, seed=5))]
         Graph.runs.clear()

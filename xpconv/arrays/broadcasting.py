@@ -30,6 +30,11 @@ def total_like(x: Array, shape: tuple[int, ...]) -> Array:
     return xp.astype(xp.reshape(total(wide, shared), shape), x.dtype, copy=False)
 
 
+def sum_rows(x: Array) -> Array:
+    """Sum (..., C) to (C,), narrow numbers in float32: the adjoint of adding a bias."""
+    return total_like(x, (x.shape[-1],))
+
+
 def along(values: Array, axis: int, length: int) -> Array:
     """Repeat values of length 1 along an axis, in memory."""
     if length == 1:

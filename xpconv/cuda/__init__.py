@@ -2,9 +2,9 @@
 
 From the ground up: `geometry`, launches and windows as whole numbers; `products` and `problems`, what cuBLAS and cuDNN
 are asked for, as whole numbers; `workspace`, what is done when memory runs out; `sources`, the text of the kernels in
-``kernels/``; `runtime`, through which all here call CuPy; `graphs`, hundreds of launches as one; `lowering`, `winograd`
-and `depthwise`, algorithms like those of array code, which selection gives CuPy arrays, and `cudnn`, one that need not
-be there; and `pooling`, what operators ask for by name.
+``kernels/``; `runtime`, through which all here call CuPy; `graphs`, hundreds of launches as one; `rows`, what becomes
+of biases; `lowering`, `winograd` and `depthwise`, algorithms like those of array code, which selection gives CuPy
+arrays, and `cudnn`, one that need not be there; and `pooling`, what operators ask for by name.
 
 Tests need no GPU: they compile the kernels for every generation of GPUs, and run them, compiled for the host.
 """
@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from xpconv.arrays.libraries import Array
-from xpconv.cuda import geometry, pooling, products, sources
-from xpconv.cuda.runtime import dtype_name, matmul, takes_kernels
+from xpconv.cuda import geometry, pooling, products, rows, sources
+from xpconv.cuda.runtime import dtype_name, takes_kernels
 
 
 def serves(x: Array, *_: Any, **__: Any) -> bool:
@@ -24,7 +24,12 @@ def serves(x: Array, *_: Any, **__: Any) -> bool:
 
     They take narrow numbers as they are, and add them up in float32.
     """
-    return takes_kernels(x) and dtype_name(x.dtype) in sources.TYPES and 3 <= x.ndim <= 2 + geometry.AXES
+    return adds_up(x) and 3 <= x.ndim <= 2 + geometry.AXES
+
+
+def adds_up(x: Array, *_: Any, **__: Any) -> bool:
+    """Whether there are kernels for such numbers."""
+    return takes_kernels(x) and dtype_name(x.dtype) in sources.TYPES
 
 
 def multiplies(x: Array, *_: Any, **__: Any) -> bool:
@@ -35,7 +40,8 @@ def multiplies(x: Array, *_: Any, **__: Any) -> bool:
 FUSED: dict[str, tuple[Callable[..., bool], Callable[..., Any]]] = {
     "largest": (serves, pooling.largest),
     "mean": (serves, pooling.mean),
-    "matmul": (multiplies, matmul),
+    "matmul": (multiplies, rows.matmul),
+    "sum_rows": (adds_up, rows.sum_rows),
 }
 
 

@@ -33,6 +33,7 @@ WINDOWS = np.dtype(
 )
 FILTERS = np.dtype([("strides", np.int64, (AXES + 2,)), ("count", np.int32)], align=True)
 PLACES = np.dtype([("strides", np.int64, (1 + AXES,))])
+ROWS = np.dtype([("packs", np.int64), ("threads", np.int32), ("row", np.int32)])
 MEAN = np.dtype([("divisor", np.int32), ("with_padding", np.int32)])
 
 Struct = np.ndarray[tuple[()], np.dtype[np.void]]
@@ -121,6 +122,7 @@ def windows(
     return told
 
 
+@functools.lru_cache(maxsize=4096)
 def filters(count: int, strides: Sequence[int]) -> Struct:
     """Tell a kernel where filters (*kernel, C/G, O) lie, in elements, and how many a group has."""
     told = np.zeros((), FILTERS)
@@ -129,11 +131,18 @@ def filters(count: int, strides: Sequence[int]) -> Struct:
     return told
 
 
+@functools.lru_cache(maxsize=4096)
 def places(strides: Sequence[int]) -> Struct:
     """Tell a kernel where the elements of an array (N, *output, O) lie, in elements, whose channels are neighbours."""
     told = np.zeros((), PLACES)
     told["strides"] = (strides[0], *(0,) * (AXES + 2 - len(strides)), *strides[1:-1])
     return told
+
+
+@functools.lru_cache(maxsize=4096)
+def rows(packs: int, threads: int, row: int) -> Struct:
+    """Tell a kernel of a matrix of so many packs, and of a row's, of which the threads are a multiple."""
+    return np.array((packs, threads, row), ROWS)
 
 
 def contiguous(shape: Sequence[int]) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from xpconv.algorithms import Plan
 from xpconv.arrays.libraries import Array
 from xpconv.cuda import geometry
+from xpconv.cuda.rows import repeat_row
 from xpconv.cuda.runtime import (
     Pool,
     accumulation,
@@ -55,7 +56,7 @@ class Lowering:
         def work(limit: int) -> Array:
             y = empty(shape, x.dtype)
             if bias is not None:
-                y[...] = bias
+                repeat_row(bias, y)
             for piece in _pieces(x.shape[0], window.output[0], row, limit):
                 rows, place = _rows(x, plan, piece), by_group(part_of(y, *piece), plan.groups)
                 multiply(rows, filters, place, add=bias is not None, precision=plan.precision)

@@ -248,21 +248,6 @@ def _factors(dtype: str) -> np.ndarray[Any, Any]:
     return np.arange(2).astype(dtype)
 
 
-def matmul(a: Array, b: Array, start: Array | None = None, *, precision: str = "float32") -> Array:
-    """Multiply matrices (M, K) and (K, N), wherever they lie, and add the products to a row (N,) where one is given."""
-    a, b = readable(a), readable(b)
-    shape = (a.shape[0], b.shape[1])
-
-    def work() -> Array:
-        y = empty(shape, a.dtype)
-        if start is not None:
-            y[...] = start
-        multiply(a, b, y, add=start is not None, precision=precision)
-        return y
-
-    return fitting(work, shape, a.dtype)
-
-
 class Pool:
     """The memory of the current device, through CuPy's pool."""
 

@@ -23,6 +23,7 @@ BYTE = 255  # taps that a byte counts
 PACKED = {  # kernels that take packs of channels, by their file
     "lowering": ("lower", "lower_adjoint"),
     "pooling": ("avg_pool", "avg_pool_gradient"),
+    "rows": ("repeat_row", "sum_rows"),
     "depthwise": ("depthwise", "depthwise_input_gradient", "depthwise_weight_gradient"),
 }
 MARKED = {"pooling": ("max_pool", "max_pool_gradient")}  # and say besides in what a tap is counted

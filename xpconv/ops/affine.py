@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from xpconv.arrays.arguments import conjugate, namespace, one_dtype, shaped
-from xpconv.arrays.broadcasting import total_like
+from xpconv.arrays.broadcasting import sum_rows
 from xpconv.arrays.libraries import Array, Pullback
 from xpconv.arrays.precision import accumulated_unless, known
 from xpconv.cuda import multiplies
@@ -65,7 +65,7 @@ def affine(x: Array, weight: Array, bias: Array | None = None, *, precision: str
         return (
             lambda: xp.reshape(product(dy, xp.matrix_transpose(conjugate(xp, weight))), shape),
             lambda: product(xp.matrix_transpose(conjugate(xp, rows)), dy),
-            None if bias is None else total_like(dy, tuple(bias.shape)),
+            None if bias is None else (fused("sum_rows", dy) or sum_rows)(dy),
         )
 
     return product(rows, weight, bias), pullback

@@ -7,13 +7,14 @@ from typing import Any
 
 from xpconv.algorithms import Plan
 from xpconv.arrays.arguments import conjugate, namespace, one_dtype, shaped, spatial_axes
-from xpconv.arrays.broadcasting import total_like
+from xpconv.arrays.broadcasting import sum_rows
 from xpconv.arrays.frozen import immutable, remembered
 from xpconv.arrays.layout import channels_last, channels_second, taps_first, taps_last
 from xpconv.arrays.libraries import Array, Pullback
 from xpconv.arrays.precision import accumulated_unless, known
 from xpconv.cuda import serves
 from xpconv.execution.workspace import WORKSPACE
+from xpconv.fusions import fused
 from xpconv.operators import operator
 from xpconv.selection.adjoint import convolve, input_gradient, weight_gradient
 from xpconv.selection.model import named
@@ -113,7 +114,7 @@ def conv(
         return (
             lambda: channels_second(input_gradient(algorithm, dy, conjugate(xp, kernel), plan)),
             lambda: taps_last(weight_gradient(algorithm, conjugate(xp, last), dy, plan)),
-            None if bias is None else total_like(dy, tuple(bias.shape)),
+            None if bias is None else (fused("sum_rows", dy) or sum_rows)(dy),
         )
 
     return channels_second(y), pullback
@@ -199,7 +200,7 @@ def conv_transpose(
         return (
             lambda: channels_second(convolve("auto", dy, conjugate(xp, kernel), None, plan)),
             lambda: taps_last(weight_gradient("auto", dy, conjugate(xp, last), plan)),
-            None if bias is None else total_like(dy, tuple(bias.shape)),
+            None if bias is None else (fused("sum_rows", dy) or sum_rows)(dy),
         )
 
     return channels_second(y), pullback
