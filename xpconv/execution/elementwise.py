@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 
+from typing import Any
+
 import array_api_extra as xpx
 import numpy as np
 from array_api_compat import device
@@ -70,7 +72,7 @@ def together(x: Array) -> Array:
     return owned(x) if 1 < run < min(SHORT, x.size) else x
 
 
-def within(x: Array, where: tuple[slice, ...]) -> Array | None:
+def within(x: Array, where: tuple[Any, ...]) -> Array | None:
     """Return a part of an array to be written to, where a library writes in place."""
     if not isinstance(x, np.ndarray):
         return None
