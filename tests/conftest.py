@@ -4,6 +4,8 @@ import pytest
 
 # JAX compiles anew for every shape, and tests have many: let it not spend time on making small arrays fast.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# On a GPU it would take most of the memory at its first array, and leave none to CuPy.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 pytest_plugins = ["xpconv.testing.plugin"]
 

@@ -15,7 +15,7 @@ from test_pooling import GEOMETRIES, check_average, check_max, draw_geometry
 
 import xpconv
 from xpconv import compiled
-from xpconv.compiled import compiler, depthwise, fused, pooling, sweeps
+from xpconv.compiled import compiler, depthwise, fused, lines, pooling, sweeps
 from xpconv.testing import assert_close
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
@@ -30,6 +30,7 @@ def loops(way):
     with contextlib.ExitStack() as stack:
         if way == "interpreted":
             stack.enter_context(mock.patch.object(compiler, "available", lambda: True))
+            stack.enter_context(mock.patch.object(lines, "vector_bytes", lambda: 32))  # what a compiler would be asked
             for module in (pooling, depthwise):
                 for name, function in vars(module).copy().items():
                     if hasattr(function, "py_func"):

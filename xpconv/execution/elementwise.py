@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-
 from typing import Any
 
 import array_api_extra as xpx
