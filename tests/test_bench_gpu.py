@@ -287,13 +287,19 @@ def test_the_table_is_of_the_last_run_in_each_precision(tmp_path):
     rows = {line.split(" | ")[0]: line.split(" | ")[1:] for line in gpu_table.lines(gpu_table.reports(tmp_path))}
     nothing = "not measured"
     assert rows["| a GPU TF32, cuBLAS and own kernels"] == [
-        "3.00 / 3.00",
-        "1.50 / 1.50",
+        "3.00 / 3.00 (1 of 23)",
+        "1.50 / 1.50 (1 of 9)",
         nothing,
         "4.00 / 4.00",
         "0.25 / 0.25 |",
     ]
-    assert rows["| a GPU TF32, cuDNN"] == ["6.00 / 6.00", "3.00 / 3.00", nothing, "8.00 / 8.00", f"{nothing} |"]
+    assert rows["| a GPU TF32, cuDNN"] == [
+        "6.00 / 6.00 (1 of 23)",
+        "3.00 / 3.00 (1 of 9)",
+        nothing,
+        "8.00 / 8.00",
+        f"{nothing} |",
+    ]
     assert rows["| a GPU float16, cuDNN"] == 4 * [nothing] + [f"{nothing} |"]
     assert len(rows) == 2 + 6
     run("2026-11-03", 2.0, "xpconv auto cupy tf32 with cuDNN")  # which is not of own kernels

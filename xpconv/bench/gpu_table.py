@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from xpconv.bench.contenders import BOTH, FORWARD
 from xpconv.bench.gpu import CUDNN
+from xpconv.bench.layers import CASES
 from xpconv.bench.results import ERRORS, Group, Report, Result, digits, geometric_mean, load, medians
 
 NOTHING = "not measured"
@@ -39,14 +40,14 @@ def reports(directory: str) -> list[Report]:
 
 
 def lines(runs: Sequence[Report]) -> Iterator[str]:
-    """Give the table in Markdown: of the last run on each device in each precision, or that there is none."""
+    """Give the table in Markdown: of the last day's runs on each device in each precision, or that there is none."""
     yield f"| forward / forward + backward | {' | '.join([*SETS, CHAINER, 'its memory'])} |"
     yield "| --- " * (len(SETS) + 3) + "|"
-    last = {(run.context["device"], run.context["precision"]): run for run in sorted(runs, key=_date)}
-    for device in dict.fromkeys(device for device, _ in last) or [""]:
+    for device in dict.fromkeys(str(run.context["device"]) for run in sorted(runs, key=_date)) or [""]:
         for row in ROWS:
-            run = last.get((device, row.precision))
-            groups = list(run.groups()) if run else []
+            like = [run for run in runs if (run.context["device"], run.context["precision"]) == (device, row.precision)]
+            last = max(map(_date, like), default="")
+            groups = [group for run in like if _date(run) == last for group in run.groups()]
             yield f"| {' | '.join([f'{device} {row.words}'.strip(), *_cells(groups, row.algorithm)])} |"
 
 
@@ -58,9 +59,17 @@ def _cells(groups: Sequence[Group], algorithm: str) -> Iterator[str]:
     names = [result.contender for group in groups for result in group.results]
     name = next((name for name in names if name.startswith(f"xpconv {algorithm} ") and CUDNN not in name), "")
     for chosen in SETS.values():
-        yield _means([group for group in groups if group.case.set == chosen], lambda some: medians(some, name))
+        some = [group for group in groups if group.case.set == chosen and group.best(name)]
+        yield _means(some, lambda some: medians(some, name)) + _part(some, chosen)
     yield _means(groups, lambda some: _beside_chainer(some, name, lambda result: 1 / result.median))
     yield _means(groups, lambda some: _beside_chainer(some, name, lambda result: result.memory))
+
+
+def _part(groups: Sequence[Group], chosen: str) -> str:
+    """Say of how many layers of a set there are results, where a run broke off."""
+    every = [case for case in CASES if case.set == chosen]
+    found = len({group.case for group in groups if group.direction == BOTH})
+    return f" ({found} of {len(every)})" if 0 < found < len(every) else ""
 
 
 def _means(groups: Sequence[Group], ratios: Callable[[Iterable[Group]], list[float]]) -> str:
