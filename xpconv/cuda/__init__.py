@@ -4,7 +4,8 @@ From the ground up: `geometry`, launches and windows as whole numbers; `products
 are asked for, as whole numbers; `workspace`, what is done when memory runs out; `sources`, the text of the kernels in
 ``kernels/``; `runtime`, through which all here call CuPy; `graphs`, hundreds of launches as one; `rows`, what becomes
 of biases; `lowering`, `winograd` and `depthwise`, algorithms like those of array code, which selection gives CuPy
-arrays, and `cudnn`, one that need not be there; and `pooling`, what operators ask for by name.
+arrays, `implicit`, one for tensor cores, and `cudnn`, one that need not be there; and `pooling`, what operators ask for
+by name.
 
 Tests need no GPU: they compile the kernels for every generation of GPUs, and run them, compiled for the host.
 """

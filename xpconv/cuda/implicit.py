@@ -66,7 +66,7 @@ def pays(x: Array, filters: int, plan: Plan) -> bool:
     What is lowered goes through memory twice, which takes as long as the products with some `WORTH` filters lose here:
     cuBLAS multiplies twice as fast, and faster still where there are not two large tiles for every multiprocessor.
     """
-    if _points(plan.window) or not _serves(x, filters, plan):
+    if plan.window.identical or not _serves(x, filters, plan):
         return False
     width = filters // plan.groups
     made = tiles(width)[0].cover(x.shape[0] * math.prod(plan.window.output), width) * plan.groups
@@ -165,11 +165,6 @@ def _serves(x: Array, filters: int, plan: Plan) -> bool:
     whole = x.shape[-1] % (SPAN // x.itemsize * plan.groups) == 0 and filters % (packs * plan.groups) == 0
     some = x.size > 0 and filters > 0
     return allowed and whole and some and capability() >= (8, 0)
-
-
-def _points(window: Window) -> bool:
-    """Whether every window is one element and they see them all, so that nothing is to be gathered."""
-    return all((a.kernel, a.stride, a.margin) == (1, 1, (0, 0)) for a in window.axes)
 
 
 def _packed(x: Array, groups: int) -> Array:

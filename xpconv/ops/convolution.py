@@ -56,8 +56,8 @@ def conv(
         Cut channels and filters into this many groups that do not see each other; C groups are a depthwise
         convolution.
     algorithm : str
-        "auto", "direct", "winograd" (F(4, 3)) or "winograd2" (F(2, 3)), "fft", "depthwise" for groups, or "cudnn" for
-        CuPy arrays.
+        "auto", "direct", "winograd" (F(4, 3)) or "winograd2" (F(2, 3)), "fft", "depthwise" for groups, or for CuPy
+        arrays "implicit" (implicit GEMM by tensor cores) or "cudnn".
     workspace : int
         Bytes that intermediate arrays may take, unless the smallest piece of work takes more.
     precision : str

@@ -1,7 +1,7 @@
 // What all kernels share: how numbers are stored and added up, and windows in whole numbers.
 //
-// Every kernel is one thread for one result. Threads share nothing and wait for nobody, so a kernel is exact when a
-// plain loop runs its threads one after the other, and gives the same bits in any order.
+// Every kernel but those of the tensor cores is one thread for one result. Threads share nothing and wait for nobody, so
+// a kernel is exact when a plain loop runs its threads one after the other, and gives the same bits in any order.
 // Arrays are channels-last. The structures are filled in by geometry.py, field for field.
 
 // --- Numbers
