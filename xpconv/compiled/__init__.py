@@ -20,7 +20,7 @@ from array_api_compat import is_numpy_array
 from xpconv.arrays.libraries import Array
 from xpconv.compiled import compiler
 
-HOMES = {"largest": "pooling", "mean": "pooling", "Depthwise": "depthwise"}
+HOMES = {"largest": "pooling", "mean": "pooling", "Depthwise": "depthwise", "Direct": "direct"}
 
 
 def fused(name: str, x: Array) -> Callable[..., Any] | None:

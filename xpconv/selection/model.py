@@ -51,12 +51,13 @@ TAP_BY_TAP = 20  # times what a multiply-add takes in a product of matrices, at 
 def rooms(x: Array, filters: int, groups: int) -> Mapping[str, Algorithm]:
     """Return the algorithms by name: in array code, or made of kernels or loops where there are some for such arrays.
 
-    The loops have a filter for each channel.
+    The loops have one group, or a filter for each channel.
     """
     if cuda.serves(x):
         return BY_KERNELS
-    loops = fused("Depthwise", x) if x.shape[-1] == filters == groups else None
-    return ALGORITHMS if loops is None else ALGORITHMS | {"depthwise": loops()}
+    name = "direct" if groups == 1 else "depthwise"
+    loops = fused(name.capitalize(), x) if groups in (1, filters) and groups in (1, x.shape[-1]) else None
+    return ALGORITHMS if loops is None else ALGORITHMS | {name: loops()}
 
 
 def named(name: str, x: Array, window: Window, groups: int) -> str:

@@ -1,0 +1,156 @@
+"""Sums of products that stay in a processor's registers until they are done: what no loop over numbers says.
+
+A compiler brings a loop over the numbers of a vector into registers, but not the sums of many vectors over a loop
+around it. So these are written down in the language of Numba's own compiler, LLVM, which makes of them the instructions
+of whatever processor there is.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any, NamedTuple
+
+numba: Any = importlib.import_module("numba")
+cgutils: Any = importlib.import_module("numba.core.cgutils")
+extending: Any = importlib.import_module("numba.extending")
+ir: Any = importlib.import_module("llvmlite.ir")
+llvm: Any = importlib.import_module("llvmlite.binding")
+
+UNROLLED = 4  # steps that share the arithmetic of addresses
+INT = ir.IntType(32)
+
+
+class Registers(NamedTuple):
+    """The vector registers of a processor: the bytes of one, and how many there are."""
+
+    size: int
+    count: int
+
+
+@functools.cache
+def registers() -> Registers:
+    """Look up what this processor has."""
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f"):
+        return Registers(64, 32)
+    return Registers(32, 16) if features.get("avx2") else Registers(16, 32 if features.get("neon") else 16)
+
+
+class _Writer:
+    """Writes down what is done with vectors of one dtype, of which only the first `columns` numbers are there."""
+
+    def __init__(self, compiler: Any, builder: Any, dtype: Any, columns: Any, vectors: int) -> None:
+        self.builder, self.size = builder, dtype.bitwidth // 8
+        self.number, self.word, self.lanes = compiler.get_value_type(dtype), columns.type, registers().size // self.size
+        self.vector, self.name = ir.VectorType(self.number, self.lanes), f"v{self.lanes}f{dtype.bitwidth}.p0"
+        self.some = ir.VectorType(ir.IntType(1), self.lanes)
+        places = [[v * self.lanes + i for i in range(self.lanes)] for v in range(vectors)]
+        places = [ir.Constant(ir.VectorType(self.word, self.lanes), numbers) for numbers in places]
+        self.there = [builder.icmp_signed("<", numbers, self.repeated(columns)) for numbers in places]
+
+    def after(self, pointer: Any, count: Any) -> Any:
+        """Return the pointer so many numbers on."""
+        return self.builder.gep(pointer, [count], source_etype=self.number)
+
+    def repeated(self, value: Any) -> Any:
+        """Return a vector of one number."""
+        nothing = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
+        first = self.builder.insert_element(nothing, value, ir.Constant(INT, 0))
+        return self.builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(INT, self.lanes), None))
+
+    def load(self, pointer: Any, v: int) -> Any:
+        """Read the v-th vector from here."""
+        return self._masked("load", self.vector, [], pointer, v, [ir.Constant(self.vector, None)])
+
+    def store(self, value: Any, pointer: Any, v: int) -> None:
+        """Write the v-th vector from here."""
+        self._masked("store", ir.VoidType(), [value], pointer, v, [])
+
+    def _masked(self, what: str, result: Any, first: list[Any], pointer: Any, v: int, last: list[Any]) -> Any:
+        place = self.after(pointer, ir.Constant(self.word, v * self.lanes))
+        given = [*first, place, ir.Constant(INT, self.size), self.there[v], *last]
+        kind = ir.FunctionType(result, [value.type for value in given])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.masked.{what}.{self.name}")
+        return self.builder.call(function, given)
+
+    def add_product(self, place: Any, a: Any, b: Any) -> None:
+        """Add ``a*b`` to a sum, with or without rounding in between."""
+        product = self.builder.fmul(a, b, flags=("contract",))
+        self.builder.store(self.builder.fadd(self.builder.load(place), product, flags=("contract",)), place)
+
+
+@extending.intrinsic(prefer_literal=True)
+def sum_products(
+    context: Any,
+    rows: Any,
+    vectors: Any,
+    start: Any,
+    start_row: Any,
+    a: Any,
+    a_row: Any,
+    a_step: Any,
+    jumps: Any,
+    length: Any,
+    b: Any,
+    b_step: Any,
+    y: Any,
+    y_row: Any,
+    columns: Any,
+) -> Any:
+    """Write ``y[r] = start[r] + sum of a[r]*b`` over the steps of some runs, a tile of `rows` rows of some vectors.
+
+    All arrays have one axis, in which rows and steps are so many numbers apart as `_row` and `_step` say. Run i begins
+    ``jumps[i]`` numbers into `a`, and in `b` after the run before; each has `length` steps. Of the vectors' numbers, in
+    `start`, `b` and `y`, there are so many `columns`, and the others are left alone.
+    """
+    tall, wide = rows.literal_value, vectors.literal_value
+
+    def write(compiler: Any, builder: Any, signature: Any, given: Any) -> Any:
+        arrays = {
+            i: compiler.make_array(kind)(compiler, builder, value)
+            for i, (kind, value) in enumerate(zip(signature.args, given, strict=True))
+            if isinstance(kind, numba.types.Array)
+        }
+        start_row, (a_row, a_step), length, b_step, (y_row, columns) = given[3], given[5:7], *given[8:11:2], given[12:14]
+        writer = _Writer(compiler, builder, start.dtype, columns, wide)
+        begin, a, jumps, b, y = (arrays[i].data for i in (2, 4, 7, 9, 11))
+        in_a, in_b = cgutils.alloca_once_value(builder, a), cgutils.alloca_once_value(builder, b)
+
+        def several(count: Any) -> Any:
+            return ir.Constant(writer.word, count)
+
+        def row(pointer: Any, pitch: Any, r: int) -> Any:
+            return writer.after(pointer, builder.mul(pitch, several(r)))
+
+        firsts = [row(begin, start_row, r) for r in range(tall)]
+        sums = [[cgutils.alloca_once_value(builder, writer.load(f, v)) for v in range(wide)] for f in firsts]
+
+        def take(steps: int) -> None:
+            p, q = builder.load(in_a), builder.load(in_b)
+            for _ in range(steps):
+                shared = [writer.load(q, v) for v in range(wide)]
+                for r in range(tall):
+                    factor = writer.repeated(builder.load(row(p, a_row, r)))
+                    for v in range(wide):
+                        writer.add_product(sums[r][v], factor, shared[v])
+                p, q = writer.after(p, a_step), writer.after(q, b_step)
+            builder.store(p, in_a)
+            builder.store(q, in_b)
+
+        (runs,) = cgutils.unpack_tuple(builder, arrays[7].shape, 1)
+        with cgutils.for_range(builder, runs) as run:
+            jump = builder.load(builder.gep(jumps, [run.index]))
+            builder.store(writer.after(a, jump), in_a)
+            with cgutils.for_range(builder, builder.sdiv(length, several(UNROLLED))):
+                take(UNROLLED)
+            with cgutils.for_range(builder, builder.srem(length, several(UNROLLED))):
+                take(1)
+        for r in range(tall):
+            for v in range(wide):
+                writer.store(builder.load(sums[r][v]), row(y, y_row, r), v)
+        return compiler.get_dummy_value()
+
+    word = numba.types.intp
+    kinds = (rows, vectors, start, word, a, word, word, jumps, word, b, word, y, word, word)
+    return numba.types.void(*kinds), write
