@@ -48,11 +48,11 @@ class Direct:
         start = np.zeros(laid.shape[::2], x.dtype)
         if bias is not None:
             start.reshape(-1)[:filters] = bias
-        convolve = _convolution(*_tile(window.output[-1], laid))
 
         def block(band: Band, place: Host) -> Host:
             elements, part = window.part(band.rows.start, band.rows.stop)
             some, y = _flat(x[band.images, elements, ...]), place.reshape(len(place), -1, part.output[-1], filters)
+            convolve = _convolution(*_tile(part.output[-1], laid))
             step(convolve, some, laid, start, lie(part, channels), y)
             return place
 
@@ -63,14 +63,14 @@ class Direct:
         window, channels, filters = plan.window, x.shape[-1], dy.shape[-1]
         whole = lie(window, channels)
         rows, vectors = _tile(whole.length, dy[..., : _width(dy)])
-        correlate = _correlation(rows, vectors)
         shape = (len(whole.jumps), rows * math.ceil(whole.length / rows), filters)
 
         def part_of(band: Band) -> Host:
             elements, part = window.part(band.rows.start, band.rows.stop)
             some, found = (_flat(a) for a in (x[band.images, elements, ...], dy[band.images, band.rows, ...]))
-            images = max(1, NEAR // (some[0].nbytes + found[0].nbytes))
+            images = max(1, NEAR // ((some.shape[1] + found.shape[1]) * x.itemsize))
             dweight = zeros(x, shape)
+            correlate = _correlation(rows, vectors)
             step(correlate, some, found, lie(part, channels, images), images, part.output[-1], dweight)
             return dweight
 
@@ -135,13 +135,13 @@ def _sums(parts: list[range]) -> Table:
 
 def _flat(x: Host) -> Host:
     """(n, ...) to (n, numbers)."""
-    return settled(x).reshape(len(x), -1)
+    return settled(x).reshape(len(x), math.prod(x.shape[1:]))
 
 
 def _bands(x: Host, filters: int, plan: Plan) -> list[Band]:
     """Cut the work into bands, for each window of which there are its inputs and its outputs."""
     window, row = plan.window, math.prod(plan.window.output[1:])
-    numbers = x[0].size // window.output[0] + row * filters
+    numbers = math.prod(x.shape[1:]) // window.output[0] + row * filters
     work = row * window.taps * x.shape[-1] * filters
     return bands(x, x.shape[0], window.output[0], numbers, work=work, workspace=plan.workspace)
 
@@ -156,7 +156,8 @@ def _tile(rows: int, block: Host) -> tuple[int, int]:
     """Choose how many of some rows are summed up at a time, and in how many vectors, so that registers hold them."""
     vectors = math.ceil(block.shape[-1] * block.itemsize / registers().size)
     most = (registers().count - vectors - 1) // vectors
-    return math.ceil(rows / math.ceil(rows / most)), vectors
+    chosen = math.ceil(rows / math.ceil(rows / most))
+    return chosen + (chosen % 2 if chosen < min(rows, most) else 0), vectors  # fewer kinds of tiles to compile
 
 
 @loop

@@ -45,19 +45,20 @@ DTYPES: dict[str, str | tuple[str, ...]] = {
     "cudnn": FLOATING[0],
 }  # the others take every number
 
+FEW = 8  # filters from which on a register is worth filling
 TAP_BY_TAP = 20  # times what a multiply-add takes in a product of matrices, at most, and of 40 channels
 
 
 def rooms(x: Array, filters: int, groups: int) -> Mapping[str, Algorithm]:
     """Return the algorithms by name: in array code, or made of kernels or loops where there are some for such arrays.
 
-    The loops have one group, or a filter for each channel.
+    The loops have a filter for each channel, or one group and filters enough to fill a register.
     """
     if cuda.serves(x):
         return BY_KERNELS
-    name = "direct" if groups == 1 else "depthwise"
-    loops = fused(name.capitalize(), x) if groups in (1, filters) and groups in (1, x.shape[-1]) else None
-    return ALGORITHMS if loops is None else ALGORITHMS | {name: loops()}
+    looped = "Depthwise" if x.shape[-1] == filters == groups else "Direct" if groups == 1 and filters >= FEW else ""
+    loops = fused(looped, x)
+    return ALGORITHMS if loops is None else ALGORITHMS | {looped.lower(): loops()}
 
 
 def named(name: str, x: Array, window: Window, groups: int) -> str:
