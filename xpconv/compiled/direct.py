@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from xpconv.algorithms import Plan
+from xpconv.arrays.libraries import Array
 from xpconv.compiled.compiler import loop
 from xpconv.compiled.meetings import Table
 from xpconv.compiled.registers import registers, sum_products
@@ -20,7 +22,6 @@ from xpconv.execution.steps import step
 from xpconv.execution.tasks import Band, assemble, bands, total
 from xpconv.windows import Window
 
-Host = np.ndarray[Any, Any]
 VECTORS = 2  # of filters that share each number of the input
 NEAR = 1 << 18  # bytes of images that are padded at a time, for a gradient to be added up from
 
@@ -33,7 +34,7 @@ class Direct:
         """Whether there is one group."""
         return groups == 1
 
-    def prepare(self, weight: Host, plan: Plan) -> Host:
+    def prepare(self, weight: Array, plan: Plan) -> Array:
         """(*kernel, C, O) to (B, taps*C, O/B): filters in blocks of some vectors, the last one filled up with zeros."""
         filters, width = weight.shape[-1], _width(weight)
         blocks = math.ceil(filters / width)
@@ -41,7 +42,7 @@ class Direct:
         laid[:, :filters] = weight.reshape(-1, filters)
         return np.ascontiguousarray(laid.reshape(-1, blocks, width).swapaxes(0, 1))
 
-    def convolve(self, x: Host, weight: Host, bias: Host | None, plan: Plan, prepared: Host | None = None) -> Host:
+    def convolve(self, x: Array, weight: Array, bias: Array | None, plan: Plan, prepared: Array | None = None) -> Array:
         """Sum over the taps and channels of every window: (N, *size, C) to (N, *output, O)."""
         window, (channels, filters) = plan.window, weight.shape[-2:]
         laid = self.prepare(weight, plan) if prepared is None else prepared
@@ -49,29 +50,29 @@ class Direct:
         if bias is not None:
             start.reshape(-1)[:filters] = bias
 
-        def block(band: Band, place: Host) -> Host:
+        def block(band: Band, place: Array) -> Array:
             elements, part = window.part(band.rows.start, band.rows.stop)
-            some, y = _flat(x[band.images, elements, ...]), place.reshape(len(place), -1, part.output[-1], filters)
-            convolve = _convolution(*_tile(part.output[-1], laid))
-            step(convolve, some, laid, start, lie(part, channels), y)
+            some, windows = _flat(x[band.images, elements, ...]), place.reshape(len(place), -1, *place.shape[-2:])
+            step(_convolution(*_tile(part.output[-1], laid)), some, laid, start, lie(part, channels), windows)
             return place
 
         return assemble(x, (x.shape[0], *window.output, filters), _bands(x, filters, plan), block, moving=(x,))
 
-    def weight_gradient(self, x: Host, dy: Host, plan: Plan) -> Host:
+    def weight_gradient(self, x: Array, dy: Array, plan: Plan) -> Array:
         """Correlate the input with dy: (N, *size, C) and (N, *output, O) to (*kernel, C, O)."""
         window, channels, filters = plan.window, x.shape[-1], dy.shape[-1]
         whole = lie(window, channels)
         rows, vectors = _tile(whole.length, dy[..., : _width(dy)])
         shape = (len(whole.jumps), rows * math.ceil(whole.length / rows), filters)
 
-        def part_of(band: Band) -> Host:
+        def part_of(band: Band) -> Array:
             elements, part = window.part(band.rows.start, band.rows.stop)
             some, found = (_flat(a) for a in (x[band.images, elements, ...], dy[band.images, band.rows, ...]))
             images = max(1, NEAR // ((some.shape[1] + found.shape[1]) * x.itemsize))
             dweight = zeros(x, shape)
-            correlate = _correlation(rows, vectors)
-            step(correlate, some, found, lie(part, channels, images), images, part.output[-1], dweight)
+            step(
+                _correlation(rows, vectors), some, found, lie(part, channels, images), images, part.output[-1], dweight
+            )
             return dweight
 
         dweight = total(x, _bands(x, filters, plan), part_of, moving=(x, dy))
@@ -106,39 +107,44 @@ class Lie(NamedTuple):
 @functools.lru_cache(maxsize=256)
 def lie(window: Window, channels: int, images: int = 1) -> Lie:
     """Tell how windows lie in so many images."""
-    *outer, last = axes = window.axes
-    pitches = [channels * math.prod(axis.reach for axis in axes[i + 1 :]) for i in range(len(axes))]
-    bare = [channels * math.prod(axis.size for axis in axes[i + 1 :]) for i in range(len(axes))]
-    kept = [range(max(0, -a.before), min(a.size, a.reach - a.before)) for a in axes]  # elements that windows touch
-    source = [range(r.start * p, r.stop * p, p) for r, p in zip(kept, bare, strict=True)]
-    place = [range((r.start + a.before) * p, (r.stop + a.before) * p, p) for a, r, p in zip(axes, kept, pitches)]
-    size, together = pitches[0] * axes[0].reach, last.kernel if last.dilation == 1 else 1
-    lines = [range(0, a.output * a.stride * p, a.stride * p) for a, p in zip(outer, pitches, strict=False)]
-    jumps = [range(0, a.kernel * a.dilation * p, a.dilation * p) for a, p in zip(outer, pitches, strict=False)]
-    jumps.append(range(0, last.extent * channels, last.dilation * channels * together))
+    axes, last = window.axes, window.axes[-1]
+    bare, padded = (_pitches(sizes, channels) for sizes in (window.size, [axis.reach for axis in axes]))
+    *outer, line = (range(max(0, -a.before), min(a.size, a.reach - a.before)) for a in axes)  # what windows see
+    begin = [*outer, line[:1]]
+    moved = [range(part.start + a.before, part.stop + a.before) for part, a in zip(begin, axes, strict=True)]
+    windows = [range(0, a.output * a.stride, a.stride) for a in axes[:-1]]
+    together = last.kernel if last.dilation == 1 else 1
+    taps = [range(0, a.extent, a.dilation) for a in axes[:-1]] + [range(0, last.extent, last.dilation * together)]
     return Lie(
-        *(_sums([*part[:-1], part[-1][:1]]) for part in (source, place)),
-        len(kept[-1]) * channels,
-        size,
-        _sums([range(0, images * size, size), *lines]),
-        _sums(jumps),
-        together * channels,
-        last.stride * channels,
+        source=_places(bare[1:], begin),
+        place=_places(padded[1:], moved),
+        width=len(line) * channels,
+        size=padded[0],
+        lines=_places(padded, [range(images), *windows]),
+        jumps=_places(padded[1:], taps),
+        length=together * channels,
+        move=last.stride * channels,
     )
 
 
-def _sums(parts: list[range]) -> Table:
-    table = np.array([sum(numbers) for numbers in itertools.product(*parts)], np.int64)
+def _pitches(sizes: Sequence[int], channels: int) -> list[int]:
+    """Count the numbers of an image, and of its parts after each of its axes."""
+    return [channels * math.prod(sizes[i:]) for i in range(len(sizes) + 1)]
+
+
+def _places(pitches: Sequence[int], ranges: Sequence[range]) -> Table:
+    """Say how far each combination of indices lies from the start."""
+    table = np.array([sum(map(operator.mul, pitches, indices)) for indices in itertools.product(*ranges)], np.int64)
     table.flags.writeable = False
     return table
 
 
-def _flat(x: Host) -> Host:
+def _flat(x: Array) -> Array:
     """(n, ...) to (n, numbers)."""
     return settled(x).reshape(len(x), math.prod(x.shape[1:]))
 
 
-def _bands(x: Host, filters: int, plan: Plan) -> list[Band]:
+def _bands(x: Array, filters: int, plan: Plan) -> list[Band]:
     """Cut the work into bands, for each window of which there are its inputs and its outputs."""
     window, row = plan.window, math.prod(plan.window.output[1:])
     numbers = math.prod(x.shape[1:]) // window.output[0] + row * filters
@@ -146,22 +152,22 @@ def _bands(x: Host, filters: int, plan: Plan) -> list[Band]:
     return bands(x, x.shape[0], window.output[0], numbers, work=work, workspace=plan.workspace)
 
 
-def _width(filters: Host) -> int:
+def _width(filters: Array) -> int:
     """Choose how many filters there are in a block."""
     lanes = registers().size // filters.itemsize
     return lanes * min(VECTORS, math.ceil(filters.shape[-1] / lanes))
 
 
-def _tile(rows: int, block: Host) -> tuple[int, int]:
+def _tile(rows: int, block: Array) -> tuple[int, int]:
     """Choose how many of some rows are summed up at a time, and in how many vectors, so that registers hold them."""
     vectors = math.ceil(block.shape[-1] * block.itemsize / registers().size)
-    most = (registers().count - vectors - 1) // vectors
+    most = 3 * registers().count // 4 // vectors
     chosen = math.ceil(rows / math.ceil(rows / most))
     return chosen + (chosen % 2 if chosen < min(rows, most) else 0), vectors  # fewer kinds of tiles to compile
 
 
 @loop
-def _pad(x: Host, lie: Lie, padded: Host) -> None:
+def _pad(x: Array, lie: Lie, padded: Array) -> None:
     """Lay an image into zeros."""
     for i in range(len(lie.source)):
         line, place = x[lie.source[i] : lie.source[i] + lie.width], padded[lie.place[i] : lie.place[i] + lie.width]
@@ -174,20 +180,20 @@ def _convolution(rows: int, vectors: int) -> Callable[..., None]:
     """Make the loop for tiles of this size."""
 
     @loop
-    def convolve(x: Host, laid: Host, start: Host, lie: Lie, y: Host) -> None:
+    def convolve(x: Array, laid: Array, start: Array, lie: Lie, y: Array) -> None:
         images, _, windows, filters = y.shape
         blocks, _, width = laid.shape
+        jumps, length, move = lie.jumps, lie.length, lie.move
         padded = np.zeros(lie.size, x.dtype)
         for n in range(images):
             _pad(x[n], lie, padded)
-            for i in range(len(lie.lines)):
-                made = y[n, i].reshape(-1)
-                for block in range(blocks):
-                    first, p, weight = block * width, 0, laid[block].reshape(-1)
+            for block in range(blocks):
+                first, weight, begin = block * width, laid[block].reshape(-1), start[block]
+                for i in range(len(lie.lines)):
+                    made, p = y[n, i].reshape(-1), 0
                     while p < windows:
                         p = min(p, windows - rows)  # the last tile makes some again
-                        a, place = padded[lie.lines[i] + p * lie.move :], made[p * filters + first :]
-                        left, begin, jumps, length, move = filters - first, start[block], lie.jumps, lie.length, lie.move
+                        a, place, left = padded[lie.lines[i] + p * move :], made[p * filters + first :], filters - first
                         sum_products(
                             rows, vectors, begin, 0, a, move, 1, jumps, length, weight, width, place, filters, left
                         )
@@ -199,23 +205,23 @@ def _convolution(rows: int, vectors: int) -> Callable[..., None]:
 @functools.cache
 def _correlation(rows: int, vectors: int) -> Callable[..., None]:
     """Make the loop for tiles of this size."""
-    registers_size = registers().size
+    size = registers().size
 
     @loop
-    def correlate(x: Host, dy: Host, lie: Lie, images: int, windows: int, dweight: Host) -> None:
+    def correlate(x: Array, dy: Array, lie: Lie, images: int, windows: int, dweight: Array) -> None:
         runs, length, filters = dweight.shape
-        lines, size, width = len(lie.lines) // images, lie.size, vectors * (registers_size // x.itemsize)
-        padded = np.zeros(images * size + rows, x.dtype)
+        lines, move, width = len(lie.lines) // images, lie.move, vectors * (size // x.itemsize)
+        padded = np.zeros(images * lie.size + rows, x.dtype)
         for n in range(0, len(x), images):
             some = min(images, len(x) - n)
             for i in range(some):
-                _pad(x[n + i], lie, padded[i * size : (i + 1) * size])
+                _pad(x[n + i], lie, padded[i * lie.size : (i + 1) * lie.size])
             found, beginnings = dy[n : n + some].reshape(-1), lie.lines[: some * lines]
             for run in range(runs):
                 for p in range(0, length, rows):
                     for first in range(0, filters, width):
                         a, y = padded[lie.jumps[run] + p :], dweight[run, p : p + rows].reshape(-1)[first:]
-                        b, left, move = found[first:], filters - first, lie.move
+                        b, left = found[first:], filters - first
                         sum_products(
                             rows, vectors, y, filters, a, 1, move, beginnings, windows, b, filters, y, filters, left
                         )

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 numba: Any = importlib.import_module("numba")
 cgutils: Any = importlib.import_module("numba.core.cgutils")
@@ -21,7 +22,8 @@ UNROLLED = 4  # steps that share the arithmetic of addresses
 INT = ir.IntType(32)
 
 
-class Registers(NamedTuple):
+@dataclass(frozen=True)
+class Registers:
     """The vector registers of a processor: the bytes of one, and how many there are."""
 
     size: int
@@ -80,7 +82,7 @@ class _Writer:
         self.builder.store(self.builder.fadd(self.builder.load(place), product, flags=("contract",)), place)
 
 
-@extending.intrinsic(prefer_literal=True)
+@extending.intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def sum_products(
     context: Any,
     rows: Any,
@@ -112,7 +114,7 @@ def sum_products(
             for i, (kind, value) in enumerate(zip(signature.args, given, strict=True))
             if isinstance(kind, numba.types.Array)
         }
-        start_row, (a_row, a_step), length, b_step, (y_row, columns) = given[3], given[5:7], *given[8:11:2], given[12:14]
+        start_row, a_row, a_step, length, b_step, y_row, columns = (given[i] for i in (3, 5, 6, 8, 10, 12, 13))
         writer = _Writer(compiler, builder, start.dtype, columns, wide)
         begin, a, jumps, b, y = (arrays[i].data for i in (2, 4, 7, 9, 11))
         in_a, in_b = cgutils.alloca_once_value(builder, a), cgutils.alloca_once_value(builder, b)
