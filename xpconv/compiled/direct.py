@@ -154,8 +154,8 @@ def _bands(x: Array, filters: int, plan: Plan) -> list[Band]:
 
 def _width(filters: Array) -> int:
     """Choose how many filters there are in a block."""
-    lanes = registers().size // filters.itemsize
-    return lanes * min(VECTORS, math.ceil(filters.shape[-1] / lanes))
+    lanes: int = registers().size // filters.itemsize
+    return lanes * min(VECTORS, math.ceil(int(filters.shape[-1]) / lanes))
 
 
 def _tile(rows: int, block: Array) -> tuple[int, int]:
