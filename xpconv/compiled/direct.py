@@ -14,12 +14,12 @@ import numpy as np
 
 from xpconv.algorithms import Plan
 from xpconv.arrays.libraries import Array
-from xpconv.compiled.compiler import loop
+from xpconv.compiled.compiler import loop, vector_bytes
 from xpconv.compiled.meetings import Table
-from xpconv.compiled.registers import registers, sum_products
-from xpconv.execution.elementwise import settled, zeros
-from xpconv.execution.steps import step
-from xpconv.execution.tasks import Band, assemble, bands, total
+from xpconv.compiled.registers import REGISTERS, sum_products
+from xpconv.execution.elementwise import settled
+from xpconv.execution.tasks import TASK, Band, bands, evenly
+from xpconv.execution.workers import lanes, share
 from xpconv.windows import Window
 
 VECTORS = 2  # of filters that share each number of the input
@@ -49,34 +49,37 @@ class Direct:
         start = np.zeros(laid.shape[::2], x.dtype)
         if bias is not None:
             start.reshape(-1)[:filters] = bias
+        y = np.empty((x.shape[0], *window.output, filters), x.dtype)
+        shares = _shares(x, filters, plan)
 
-        def block(band: Band, place: Array) -> Array:
-            elements, part = window.part(band.rows.start, band.rows.stop)
-            some, windows = _flat(x[band.images, elements, ...]), place.reshape(len(place), -1, *place.shape[-2:])
-            step(_convolution(*_tile(part.output[-1], laid)), some, laid, start, lie(part, channels), windows)
-            return place
+        def compute(i: int) -> None:
+            for images, rows in shares[i]:
+                elements, part = window.part(rows.start, rows.stop)
+                made = y[images, rows, ...]
+                made = made.reshape(len(made), -1, part.output[-1], filters)
+                convolve = _convolution(*_tile(part.output[-1], laid))
+                convolve(_flat(x[images, elements, ...]), laid, start, lie(part, channels), made)
 
-        return assemble(x, (x.shape[0], *window.output, filters), _bands(x, filters, plan), block, moving=(x,))
+        share(compute, len(shares))
+        return y
 
     def weight_gradient(self, x: Array, dy: Array, plan: Plan) -> Array:
         """Correlate the input with dy: (N, *size, C) and (N, *output, O) to (*kernel, C, O)."""
         window, channels, filters = plan.window, x.shape[-1], dy.shape[-1]
-        whole = lie(window, channels)
-        rows, vectors = _tile(whole.length, dy[..., : _width(dy)])
-        shape = (len(whole.jumps), rows * math.ceil(whole.length / rows), filters)
+        whole, shares = lie(window, channels), _shares(x, filters, plan)
+        rows_at_once, vectors = _tile(whole.length, dy[..., : _width(dy)])
+        correlate, length = _correlation(rows_at_once, vectors), rows_at_once * math.ceil(whole.length / rows_at_once)
+        sums = np.zeros((len(shares), len(whole.jumps), length, filters), x.dtype)
 
-        def part_of(band: Band) -> Array:
-            elements, part = window.part(band.rows.start, band.rows.stop)
-            some, found = (_flat(a) for a in (x[band.images, elements, ...], dy[band.images, band.rows, ...]))
-            images = max(1, NEAR // ((some.shape[1] + found.shape[1]) * x.itemsize))
-            dweight = zeros(x, shape)
-            step(
-                _correlation(rows, vectors), some, found, lie(part, channels, images), images, part.output[-1], dweight
-            )
-            return dweight
+        def add_up(i: int) -> None:
+            for images, rows in shares[i]:
+                elements, part = window.part(rows.start, rows.stop)
+                some, found = _flat(x[images, elements, ...]), _flat(dy[images, rows, ...])
+                together = max(1, NEAR // ((some.shape[1] + found.shape[1]) * x.itemsize))
+                correlate(some, found, lie(part, channels, together), together, part.output[-1], sums[i])
 
-        dweight = total(x, _bands(x, filters, plan), part_of, moving=(x, dy))
-        return dweight[:, : whole.length].reshape(*window.kernel, channels, filters)
+        share(add_up, len(shares))
+        return sums.sum(axis=0)[:, : whole.length].reshape(*window.kernel, channels, filters)
 
 
 class Lie(NamedTuple):
@@ -144,24 +147,26 @@ def _flat(x: Array) -> Array:
     return settled(x).reshape(len(x), math.prod(x.shape[1:]))
 
 
-def _bands(x: Array, filters: int, plan: Plan) -> list[Band]:
-    """Cut the work into bands, for each window of which there are its inputs and its outputs."""
+def _shares(x: Array, filters: int, plan: Plan) -> list[list[Band]]:
+    """Share the work out: images, or where one of them outgrows the cache, some rows of windows at a time."""
     window, row = plan.window, math.prod(plan.window.output[1:])
-    numbers = math.prod(x.shape[1:]) // window.output[0] + row * filters
+    numbers = math.prod(x.shape[1:]) + row * window.output[0] * filters
+    numbers = 0 if numbers * x.itemsize <= TASK else numbers // window.output[0]
     work = row * window.taps * x.shape[-1] * filters
-    return bands(x, x.shape[0], window.output[0], numbers, work=work, workspace=plan.workspace)
+    cuts = bands(x, x.shape[0], window.output[0], numbers, work=work, workspace=plan.workspace)
+    return [cuts[part] for part in evenly(len(cuts), min(len(cuts), lanes()))]
 
 
 def _width(filters: Array) -> int:
     """Choose how many filters there are in a block."""
-    lanes: int = registers().size // filters.itemsize
+    lanes: int = vector_bytes() // filters.itemsize
     return lanes * min(VECTORS, math.ceil(int(filters.shape[-1]) / lanes))
 
 
 def _tile(rows: int, block: Array) -> tuple[int, int]:
     """Choose how many of some rows are summed up at a time, and in how many vectors, so that registers hold them."""
-    vectors = math.ceil(block.shape[-1] * block.itemsize / registers().size)
-    most = 3 * registers().count // 4 // vectors
+    vectors = math.ceil(block.shape[-1] * block.itemsize / vector_bytes())
+    most = 3 * REGISTERS // 4 // vectors
     chosen = math.ceil(rows / math.ceil(rows / most))
     return chosen + (chosen % 2 if chosen < min(rows, most) else 0), vectors  # fewer kinds of tiles to compile
 
@@ -205,7 +210,7 @@ def _convolution(rows: int, vectors: int) -> Callable[..., None]:
 @functools.cache
 def _correlation(rows: int, vectors: int) -> Callable[..., None]:
     """Make the loop for tiles of this size."""
-    size = registers().size
+    size = vector_bytes()
 
     @loop
     def correlate(x: Array, dy: Array, lie: Lie, images: int, windows: int, dweight: Array) -> None:

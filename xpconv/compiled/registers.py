@@ -7,36 +7,19 @@ of whatever processor there is.
 
 from __future__ import annotations
 
-import functools
 import importlib
-from dataclasses import dataclass
 from typing import Any
+
+from xpconv.compiled.compiler import vector_bytes
 
 numba: Any = importlib.import_module("numba")
 cgutils: Any = importlib.import_module("numba.core.cgutils")
 extending: Any = importlib.import_module("numba.extending")
 ir: Any = importlib.import_module("llvmlite.ir")
-llvm: Any = importlib.import_module("llvmlite.binding")
 
+REGISTERS = 32 if vector_bytes() == 64 else 16
 UNROLLED = 4  # steps that share the arithmetic of addresses
 INT = ir.IntType(32)
-
-
-@dataclass(frozen=True)
-class Registers:
-    """The vector registers of a processor: the bytes of one, and how many there are."""
-
-    size: int
-    count: int
-
-
-@functools.cache
-def registers() -> Registers:
-    """Look up what this processor has."""
-    features = llvm.get_host_cpu_features()
-    if features.get("avx512f"):
-        return Registers(64, 32)
-    return Registers(32, 16) if features.get("avx2") else Registers(16, 32 if features.get("neon") else 16)
 
 
 class _Writer:
@@ -44,7 +27,7 @@ class _Writer:
 
     def __init__(self, compiler: Any, builder: Any, dtype: Any, columns: Any, vectors: int) -> None:
         self.builder, self.size = builder, dtype.bitwidth // 8
-        self.number, self.word, self.lanes = compiler.get_value_type(dtype), columns.type, registers().size // self.size
+        self.number, self.word, self.lanes = compiler.get_value_type(dtype), columns.type, vector_bytes() // self.size
         self.vector, self.name = ir.VectorType(self.number, self.lanes), f"v{self.lanes}f{dtype.bitwidth}.p0"
         self.some = ir.VectorType(ir.IntType(1), self.lanes)
         places = [[v * self.lanes + i for i in range(self.lanes)] for v in range(vectors)]
