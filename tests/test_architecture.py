@@ -35,7 +35,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
         "cuda.workspace",
         "testing.comparison",
     ],
-    ["algorithms.fft", "compiled.meetings", "testing.gradients"],
+    ["algorithms.fft", "compiled.meetings", "compiled.registers", "testing.gradients"],
     ["compiled.sweeps", "cuda.problems", "cuda.sources"],
     ["compiled.*", "cuda.runtime"],
     ["cuda.graphs", "cuda.pooling", "cuda.rows", "cuda.winograd"],

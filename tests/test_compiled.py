@@ -187,7 +187,8 @@ def test_a_depthwise_convolution_of_an_empty_batch(way):
 
 def test_what_has_loops(monkeypatch):
     monkeypatch.setattr(compiler, "available", lambda: True)
-    assert [fused(name, np.ones(3)).__name__ for name in compiled.HOMES] == list(compiled.HOMES)
+    names = [name for name in compiled.HOMES if HAS_NUMBA or name != "Direct"]  # which Numba alone can read
+    assert [fused(name, np.ones(3)).__name__ for name in names] == names
     assert fused("mean", np.ones(3, np.float32)) is pooling.mean
     assert fused("mean", np.ones(3, int)) is fused("mean", np.ones(3, complex)) is None
     monkeypatch.setattr(compiler, "available", lambda: False)

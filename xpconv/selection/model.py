@@ -46,6 +46,7 @@ DTYPES: dict[str, str | tuple[str, ...]] = {
 }  # the others take every number
 
 FEW = 8  # filters from which on a register is worth filling
+WIDE, WIDER = 32, 48  # channels that pay for transforming tiles, and beside loops, which lower nothing
 TAP_BY_TAP = 20  # times what a multiply-add takes in a product of matrices, at most, and of 40 channels
 
 
@@ -109,7 +110,7 @@ def choose(name: str, x: Array, filters: int, plan: Plan, *, cached: bool = Fals
         if (
             len(window.axes) == 2
             and ways["winograd"].supports(window, groups)
-            and min(channels, filters) >= 32
+            and min(channels, filters) >= (WIDE if ways is ALGORITHMS else WIDER)
             and (cached or windows >= 200)
         ):
             return ways["winograd"]
