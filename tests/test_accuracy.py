@@ -50,7 +50,7 @@ def taken(x, weight, groups, **options):
     plan = Plan(window(x.shape[2:], weight.shape[2:], **options), groups)
     last, filters = np.moveaxis(x, 1, -1), weight.shape[0]
     way = choose("auto", last, filters, plan)
-    return next(name for name, other in rooms(last, filters, groups).items() if other == way)
+    return next(name for name, other in rooms(last, filters, plan).items() if other == way)
 
 
 def scale(terms, *arrays):

@@ -185,8 +185,8 @@ def test_results_lie_channels_last_in_memory():
 
 
 def chosen(x, filters, kernel, **options):
-    plan = window(x.shape[1:-1], kernel, **options)
-    return next(name for name, way in rooms(x, filters, 1).items() if way == choose("auto", x, filters, Plan(plan)))
+    plan = Plan(window(x.shape[1:-1], kernel, **options))
+    return next(name for name, way in rooms(x, filters, plan).items() if way == choose("auto", x, filters, plan))
 
 
 def test_auto_takes_winograd_where_it_pays(monkeypatch):

@@ -5,7 +5,8 @@ there is none, so what is computed does not depend on it. Nothing is imported an
 first asked for.
 
 Windows are given to a loop as tables (`meetings`), so one source serves any number of axes, every stride, dilation and
-padding, and both directions; bands of its work run on the library's own threads (`sweeps`).
+padding, and both directions; bands of its work run on the library's own threads (`sweeps`). What cannot even be said in
+a loop, sums of many vectors that stay in registers, is said to the compiler behind Numba (`registers`).
 """
 
 from __future__ import annotations

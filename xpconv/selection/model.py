@@ -50,14 +50,15 @@ WIDE, WIDER = 32, 48  # channels that pay for transforming tiles, and beside loo
 TAP_BY_TAP = 20  # times what a multiply-add takes in a product of matrices, at most, and of 40 channels
 
 
-def rooms(x: Array, filters: int, groups: int) -> Mapping[str, Algorithm]:
+def rooms(x: Array, filters: int, plan: Plan) -> Mapping[str, Algorithm]:
     """Return the algorithms by name: in array code, or made of kernels or loops where there are some for such arrays.
 
-    The loops have a filter for each channel, or one group and filters enough to fill a register.
+    The loops have a filter for each channel, or one group, filters enough to fill a register, and something to lower.
     """
     if cuda.serves(x):
         return BY_KERNELS
-    looped = "Depthwise" if x.shape[-1] == filters == groups else "Direct" if groups == 1 and filters >= FEW else ""
+    dense = plan.groups == 1 and filters >= FEW and plan.window.taps > 1
+    looped = "Depthwise" if x.shape[-1] == filters == plan.groups else "Direct" if dense else ""
     loops = fused(looped, x)
     return ALGORITHMS if loops is None else ALGORITHMS | {looped.lower(): loops()}
 
@@ -97,7 +98,7 @@ def choose(name: str, x: Array, filters: int, plan: Plan, *, cached: bool = Fals
     strict float32 mostly begins by laying the arrays out anew, with their channels first. Without it their windows are
     gathered where that is faster than to lower them.
     """
-    window, groups, ways = plan.window, plan.groups, rooms(x, filters, plan.groups)
+    window, groups, ways = plan.window, plan.groups, rooms(x, filters, plan)
     if name != "auto" and ways[name].supports(window, groups):
         return ways[name]
     channels, xp = x.shape[-1], namespace_of(x)
@@ -110,7 +111,7 @@ def choose(name: str, x: Array, filters: int, plan: Plan, *, cached: bool = Fals
         if (
             len(window.axes) == 2
             and ways["winograd"].supports(window, groups)
-            and min(channels, filters) >= (WIDE if ways is ALGORITHMS else WIDER)
+            and min(channels, filters) >= (WIDE if ways is ALGORITHMS or ways is BY_KERNELS else WIDER)
             and (cached or windows >= 200)
         ):
             return ways["winograd"]

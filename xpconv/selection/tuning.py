@@ -131,7 +131,7 @@ def _fastest(
     work: str, x: Array, filters: int, plan: Plan, by: Callable[[Algorithm], Call], *, cached: bool = False
 ) -> Algorithm:
     """Return the algorithm that is kept for a task, or found now, or the model's."""
-    ways = rooms(x, filters, plan.groups)
+    ways = rooms(x, filters, plan)
     where = _library(x, ways), _device(device(x)), _dtype(namespace_of(x), x.dtype)
     task = Task(work, *where, tuple(x.shape), filters, plan, lanes())
     kept = _kept.get(task)
