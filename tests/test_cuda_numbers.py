@@ -12,7 +12,7 @@ from cases import normal
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from xpconv.algorithms.toom_cook import POINTS, transforms
+from xpconv.algorithms.toom_cook import transforms
 from xpconv.cuda import geometry, products, sources
 from xpconv.cuda.workspace import halving, pieces
 from xpconv.testing import assert_close
@@ -103,7 +103,7 @@ def test_what_a_kernel_cannot_count_is_refused():
 # --- The text of the kernels
 
 
-@pytest.mark.parametrize("m", POINTS)
+@pytest.mark.parametrize("m", sources.SIZES)
 def test_lines_of_code_are_winograds_matrices(m):
     code, found = sources.transform_code(m), {}
     for part in code.split("template <> struct ")[1:]:

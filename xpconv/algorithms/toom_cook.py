@@ -16,8 +16,14 @@ from fractions import Fraction
 import numpy as np
 
 TAPS = 3
-# Infinity is always one more point. For F(4, 3), 1/2 and -2 in place of 2 and -2 leave a third of the error.
-POINTS = {2: (0, 1, -1), 4: (0, 1, -1, Fraction(1, 2), -2)}
+# Finite points by how many products there are, the last one being at infinity. They are those that leave the smallest
+# errors; for F(4, 3), 1/2 and -2 in place of 2 and -2 leave a third of them.
+POINTS = {
+    3: (0, 1),
+    4: (0, 1, -1),
+    5: (0, 1, Fraction(-1, 2), -2),
+    6: (0, 1, -1, Fraction(1, 2), -2),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +34,39 @@ class Transforms:
     filters: np.ndarray
     outputs: np.ndarray
 
+    @property
+    def places(self) -> int:
+        """Products of a tile along an axis."""
+        return self.inputs.shape[0]
+
+    @property
+    def span(self) -> int:
+        """Inputs of a tile along an axis."""
+        return self.inputs.shape[1]
+
 
 @functools.cache
-def transforms(m: int) -> Transforms:
-    """Derive the matrices of F(m, 3) from its points, exactly: evaluate, multiply, and interpolate, transposed."""
-    points = [Fraction(p) for p in POINTS[m]]
+def transforms(m: int, stride: int = 1) -> Transforms:
+    """Return the matrices of m outputs: every phase of the stride filters by itself, and the outputs are added up."""
+    span = (m - 1) * stride + TAPS
+    inputs, filters, outputs = [], [], []
+    for phase in range(min(stride, TAPS)):
+        taps = len(range(phase, TAPS, stride))
+        part = _minimal_filtering(m, taps)
+        for row, weights in zip(part.inputs, part.filters, strict=True):
+            inputs.append(np.zeros(span))
+            inputs[-1][phase : phase + (m + taps - 1) * stride : stride] = row
+            filters.append(np.zeros(TAPS))
+            filters[-1][phase::stride] = weights
+        outputs.append(part.outputs)
+    return Transforms(np.stack(inputs), np.stack(filters), np.concatenate(outputs, axis=1))
+
+
+def _minimal_filtering(m: int, taps: int) -> Transforms:
+    """Derive the matrices of F(m, taps) from its points, exactly: evaluate, multiply, and interpolate, transposed."""
+    if taps == 1:
+        return Transforms(np.eye(m), np.ones((m, 1)), np.eye(m))
+    points = [Fraction(p) for p in POINTS[m + taps - 1]]
 
     def powers(p: Fraction, count: int) -> list[Fraction]:
         return [p**i for i in range(count)]
@@ -50,10 +84,10 @@ def transforms(m: int) -> Transforms:
     for i, p in enumerate(points):
         scale = math.prod(p - q for q in points if q != p)
         inputs.append([*without(i), Fraction(0)])
-        filters.append([power / scale for power in powers(p, TAPS)])
+        filters.append([power / scale for power in powers(p, taps)])
         outputs.append(powers(p, m))
     inputs.append(without(None))
-    filters.append([Fraction(0)] * (TAPS - 1) + [Fraction(1)])
+    filters.append([Fraction(0)] * (taps - 1) + [Fraction(1)])
     outputs.append([Fraction(0)] * (m - 1) + [Fraction(1)])
     as_matrix = functools.partial(np.asarray, dtype=np.float64)
     return Transforms(as_matrix(inputs), as_matrix(filters), as_matrix(outputs).T)

@@ -2,7 +2,8 @@
 
 Tiles of m + 2 inputs, m apart along every axis, are transformed by a small matrix for each axis; each place in the
 tile is then one product over the channels; the inverse transform brings m outputs an axis back. The tiles are frames,
-so nothing is gathered or scattered, and any number of axes is the same transform nested.
+so nothing is gathered or scattered, and any number of axes is the same transform nested. Windows two apart meet the even
+inputs with two of their taps and the odd ones with the third: F(m, 2) and m products, in all 2m + 1 of 2m + 1 inputs.
 
 Where there are many tiles, the filters are transformed once and each task takes some tiles from input to output. Where
 there are fewer tiles than filters, the tiles are transformed once and each task takes some filters: they are
@@ -17,6 +18,7 @@ Lavin and Gray, "Fast algorithms for convolutional neural networks" (2016).
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from types import EllipsisType
@@ -24,7 +26,7 @@ from types import EllipsisType
 import numpy as np
 
 from xpconv.algorithms import Plan
-from xpconv.algorithms.toom_cook import TAPS, nested, transforms
+from xpconv.algorithms.toom_cook import TAPS, Transforms, nested, transforms
 from xpconv.arrays.libraries import Array, namespace_of
 from xpconv.execution.elementwise import add_at, settled
 from xpconv.execution.products import lay_out, product, summed, times
@@ -34,9 +36,39 @@ from xpconv.windows.frames import extend, frames
 
 TILES = 56  # that a band takes at least: all filters are read once for each band
 BLOCK = 64  # filters that a task takes where it takes all tiles
+UNIT, STRIDED = ({(TAPS, stride, 1)} for stride in (1, 2))
 
 Filters = tuple[EllipsisType, slice]
 Channels = tuple[EllipsisType, slice, slice]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Tiles of the inputs and of the outputs, as windows of m outputs, and what transforms them."""
+
+    m: int
+    matrices: Transforms
+    inputs: Window
+    outputs: Window
+
+    @property
+    def places(self) -> int:
+        """Products of a tile."""
+        return self.matrices.places ** len(self.inputs.axes)
+
+    def rows(self, band: Band) -> tuple[int, int]:
+        """First and last row of tiles of a band of output rows."""
+        return band.rows.start // self.m, math.ceil(band.rows.stop / self.m)
+
+
+@functools.lru_cache(maxsize=256)
+def _tiling(m: int, window: Window) -> Tiling:
+    matrices, inputs, outputs = transforms(m, window.axes[0].stride), [], []
+    for a in window.axes:
+        count = math.ceil(a.output / m)
+        inputs.append(Axis(a.size, matrices.span, m * a.stride, a.before, 0, 1, count))
+        outputs.append(Axis(a.output, m, m, 0, 0, 1, count))
+    return Tiling(m, matrices, Window(tuple(inputs)), Window(tuple(outputs)))
 
 
 @dataclass(frozen=True)
@@ -45,77 +77,65 @@ class Winograd:
 
     m: int
 
-    @property
-    def side(self) -> int:
-        """Places of a tile along an axis."""
-        return self.m + TAPS - 1
-
     def supports(self, window: Window, groups: int) -> bool:
-        """Whether every axis has three neighbouring taps and stride 1, and the channels are not cut into groups."""
-        return groups == 1 and all((a.kernel, a.stride, a.dilation) == (TAPS, 1, 1) for a in window.axes)
+        """Whether every axis has three neighbouring taps and stride 1, or 2, and the channels are in one group."""
+        return groups == 1 and {(a.kernel, a.stride, a.dilation) for a in window.axes} in (UNIT, STRIDED)
 
     def prepare(self, weight: Array, plan: Plan) -> Array:
         """(*kernel, C, O) to (T, B, C, O/B): transformed filters, in the blocks that `times` wants."""
-        xp, matrix = namespace_of(weight), nested(transforms(self.m).filters, weight.ndim - 2)
+        matrices, axes = self.tiling(plan.window).matrices, len(plan.window.axes)
 
         def piece(part: slice, blocks: int, place: Array | None) -> Array:
-            taps = xp.reshape(settled(weight[..., part, :]), (matrix.shape[1], part.stop - part.start, blocks, -1))
-            return product(matrix, xp.permute_dims(taps, (1, 2, 0, 3)), (2, 1, 0, 3), place)
+            return self.transformed_filters(weight[..., part, :], matrices.filters, blocks, place)
 
-        return lay_out(weight, (matrix.shape[0],), weight.shape[-2:], piece)
+        return lay_out(weight, (matrices.places**axes,), weight.shape[-2:], piece)
 
     def convolve(self, x: Array, weight: Array, bias: Array | None, plan: Plan, prepared: Array | None = None) -> Array:
         """Sum over the taps and channels of every window: (N, *size, C) to (N, *output, O)."""
         window, filters = plan.window, weight.shape[-1]
-        tiles, matrices, shape = self._tiles(window), transforms(self.m), (x.shape[0], *window.output, filters)
-
-        def restored(products: Array, part: Window, rows: int, place: Array | None = None) -> Array:
-            """(T, P, O) to (n, rows, ..., O), and the bias."""
-            return self._restored(products, part, (rows, *window.output[1:]), place)
+        tiling = self.tiling(window)
+        matrices = tiling.matrices
 
         def with_bias(products: Array, bias: Array | None) -> Array:
             """Add the bias at the place of the point 1, whose powers are 1: every output of the tile gets it whole."""
             if bias is None:
                 return products
-            one = sum(self.side**axis for axis in range(len(window.axes)))
+            one = sum(matrices.places**axis for axis in range(len(window.axes)))
             return add_at(products, (one,), bias)
 
         def some_tiles(band: Band, place: Array | None) -> Array:
-            elements, part = tiles.part(*self._rows(band))
-            places = transformed(x[band.images, elements, ...], matrices.inputs, part)  # (T, P, C)
-            products = with_bias(times(places, laid), bias)  # (T, P, O)
-            return restored(products, part, band.rows.stop - band.rows.start, place)
+            elements, part = tiling.inputs.part(*tiling.rows(band))
+            places = self.transformed(x[band.images, elements, ...], matrices.inputs, part)  # (T, P, C)
+            products = with_bias(self.products(places, laid), bias)  # (T, P, O)
+            return self.restored(products, matrices.outputs, tiling.outputs.part(*tiling.rows(band))[1], place)
 
-        def some_filters(where: Filters, _: Array | None) -> Array:
+        def some_filters(where: Filters, place: Array | None) -> Array:
             laid = self.prepare(weight[where], plan)  # (T, B, C, o/B)
-            products = with_bias(times(places, laid), None if bias is None else bias[where])
-            return restored(products, tiles, window.output[0])
+            products = with_bias(self.products(places, laid), None if bias is None else bias[where])
+            return self.restored(products, matrices.outputs, tiling.outputs, place)
 
+        shape = (x.shape[0], *window.output, filters)
         if prepared is None and self._fewer_tiles(x, filters, plan):
-            places = self._places(x, matrices.inputs, tiles, plan)
+            places = self._places(x, matrices.inputs, tiling.inputs, plan)
             return assemble(x, shape, pieces(x, filters, BLOCK), some_filters, moving=())
         laid = self.prepare(weight, plan) if prepared is None else prepared
-        return assemble(x, shape, self._bands(x, tiles, filters, plan, TILES), some_tiles, moving=(x,))
+        return assemble(x, shape, self._bands(x, tiling, filters, plan, TILES), some_tiles, moving=(x,))
 
     def weight_gradient(self, x: Array, dy: Array, plan: Plan) -> Array:
         """Correlate the input with dy: (N, *size, C) and (N, *output, O) to (*kernel, C, O)."""
-        xp, matrices, window = namespace_of(x), transforms(self.m), plan.window
-        tiles, outputs = self._tiles(window), self._output_tiles(window)
+        window, tiling = plan.window, self.tiling(plan.window)
+        matrices = tiling.matrices
         channels, filters = x.shape[-1], dy.shape[-1]
 
         def some_tiles(band: Band) -> Array:
-            elements, part = tiles.part(*self._rows(band))
-            places = transformed(x[band.images, elements, ...], matrices.inputs, part)  # (T, P, C)
-            elements, part = outputs.part(*self._rows(band))
-            dplaces = transformed(dy[band.images, elements, ...], matrices.outputs.T, part)  # (T, P, O)
+            elements, part = tiling.inputs.part(*tiling.rows(band))
+            places = self.transformed(x[band.images, elements, ...], matrices.inputs, part)  # (T, P, C)
+            elements, part = tiling.outputs.part(*tiling.rows(band))
+            dplaces = self.transformed(dy[band.images, elements, ...], matrices.outputs.T, part)  # (T, P, O)
             return summed(places, dplaces)
 
         def taps(dfilters: Array, place: Array | None) -> Array:
-            """(T, c, O) to (*kernel, c, O)."""
-            flat = xp.reshape(dfilters, (dfilters.shape[0], -1))
-            inverse = nested(matrices.filters.T, len(window.axes))
-            made = product(inverse, flat, place=None if place is None else place.reshape(-1, flat.shape[1]))
-            return xp.reshape(made, (*window.kernel, -1, filters)) if place is None else place
+            return self.gradients(dfilters, matrices.filters.T, len(window.axes), place)
 
         def some_channels(where: Channels, place: Array | None) -> Array:
             return taps(summed(places[where[:-1]], dplaces), place)
@@ -124,101 +144,103 @@ class Winograd:
         shape = (*window.kernel, channels, filters)
         cuts: list[Channels] = [(*where, slice(None)) for where in pieces(x, channels, BLOCK // 2)]
         if self._fewer_tiles(x, min(channels, filters), plan):
-            places = self._places(x, matrices.inputs, tiles, plan)
-            dplaces = self._places(dy, matrices.outputs.T, outputs, plan)
+            places = self._places(x, matrices.inputs, tiling.inputs, plan)
+            dplaces = self._places(dy, matrices.outputs.T, tiling.outputs, plan)
             return assemble(x, shape, cuts, some_channels, moving=())
         # A band adds up a whole gradient, so it should have as many numbers of its own.
         least = max(TILES, channels * filters // (channels + filters))
-        dfilters = total(x, self._bands(x, tiles, filters, plan, least), some_tiles, moving=(x, dy))
+        dfilters = total(x, self._bands(x, tiling, filters, plan, least), some_tiles, moving=(x, dy))
         return assemble(x, shape, cuts, lambda where, place: taps(dfilters[where], place), moving=())
 
-    def _tiles(self, window: Window) -> Window:
-        """Tiles of the input as windows."""
-        return Window(
-            tuple(Axis(a.size, self.side, self.m, a.before, 0, 1, math.ceil(a.output / self.m)) for a in window.axes)
-        )
-
-    def _output_tiles(self, window: Window) -> Window:
-        """Tiles of the output as windows."""
-        return Window(tuple(Axis(a.output, self.m, self.m, 0, 0, 1, math.ceil(a.output / self.m)) for a in window.axes))
+    def tiling(self, window: Window) -> Tiling:
+        """Return the tiles of a window."""
+        return _tiling(self.m, window)
 
     def _fewer_tiles(self, x: Array, filters: int, plan: Plan) -> bool:
         """Whether there are fewer tiles than filters, and they fit into the workspace."""
-        tiles: int = x.shape[0] * math.prod(self._tiles(plan.window).output)
-        numbers: int = tiles * x.shape[-1] * self.side ** len(plan.window.axes)
+        tiling = self.tiling(plan.window)
+        tiles: int = x.shape[0] * math.prod(tiling.inputs.output)
+        numbers: int = tiles * x.shape[-1] * tiling.places
         return tiles <= filters and 8 * numbers <= plan.workspace
 
-    def _rows(self, band: Band) -> tuple[int, int]:
-        """First and last row of tiles of a band of output rows."""
-        return band.rows.start // self.m, math.ceil(band.rows.stop / self.m)
-
-    def _bands(self, x: Array, tiles: Window, filters: int, plan: Plan, least: int) -> list[Band]:
+    def _bands(self, x: Array, tiling: Tiling, filters: int, plan: Plan, least: int) -> list[Band]:
         """Cut the work into bands of whole tiles, of at least so many tiles unless there are fewer."""
-        channels, places = x.shape[-1], self.side ** len(tiles.axes)
-        row, numbers, rows = math.prod(tiles.output[1:]), places * (channels + filters), plan.window.output[0]
-        cuts = bands(
-            x,
-            x.shape[0],
-            tiles.output[0],
-            row * numbers,
-            work=row * places * channels * filters,
-            workspace=plan.workspace,
-            least=least * numbers,
-        )
-        return [Band(band.images, slice(band.rows.start * self.m, min(rows, band.rows.stop * self.m))) for band in cuts]
+        channels, (count, *across), m = x.shape[-1], tiling.inputs.output, tiling.m
+        row, numbers, rows = math.prod(across), tiling.places * (channels + filters), plan.window.output[0]
+        work = row * tiling.places * channels * filters
+        least *= numbers
+        cuts = bands(x, x.shape[0], count, row * numbers, work=work, workspace=plan.workspace, least=least)
+        return [Band(band.images, slice(band.rows.start * m, min(rows, band.rows.stop * m))) for band in cuts]
 
     def _places(self, x: Array, matrix: np.ndarray, tiles: Window, plan: Plan) -> Array:
         """(N, *size, C) to (T, P, C): all tiles, transformed."""
-        channels, side, axes = x.shape[-1], matrix.shape[0], len(tiles.axes)
-        row = math.prod(tiles.output[1:]) * side**axes * channels
+        xp, channels, side = namespace_of(x), x.shape[-1], matrix.shape[0]
+        places = side ** len(tiles.axes)
+        row = math.prod(tiles.output[1:]) * places * channels
         cuts = bands(x, x.shape[0], tiles.output[0], row, work=row * side, workspace=plan.workspace)
 
         def block(where: tuple[slice, ...], place: Array | None) -> Array:
             images, rows = where[-2:]
             elements, part = tiles.part(rows.start, rows.stop)
-            shape = ((side,) * axes) + (images.stop - images.start, *part.output, channels)
-            made = transformed(x[images, elements, ...], matrix, part, None if place is None else place.reshape(shape))
-            return place if place is not None else made
+            made = self.transformed(x[images, elements, ...], matrix, part, place)
+            return made if made is place else xp.reshape(made, (places, -1, *part.output, channels))
 
-        shape = (side**axes, x.shape[0], *tiles.output, channels)
+        shape = (places, x.shape[0], *tiles.output, channels)
         everything = assemble(x, shape, [(slice(None), *band) for band in cuts], block)
-        return namespace_of(x).reshape(everything, (side**axes, -1, channels))
+        return xp.reshape(everything, (places, -1, channels))
 
-    def _restored(self, products: Array, tiles: Window, output: tuple[int, ...], place: Array | None) -> Array:
+    # What tiles and filters are transformed by, here in calls of the standard
+
+    def products(self, places: Array, laid: Array) -> Array:
+        """(T, P, C) and (T, B, C, O/B) to (T, P, O)."""
+        return times(places, laid)
+
+    def transformed(self, x: Array, matrix: np.ndarray, tiles: Window, place: Array | None = None) -> Array:
+        """(n, *size, C) to (T, P, C), or to a `place` (T, n, *tiles, C): every tile, transformed along each axis."""
+        xp, axes, side = namespace_of(x), len(tiles.axes), matrix.shape[0]
+        v = settled(extend(x, tiles.margins, first=1))
+        order = (*range(2, 2 * axes + 1, 2), 0, *range(1, 2 * axes, 2), 2 * axes + 1)
+        for i, span in enumerate(tiles.axes):
+            v = frames(v, 1 + 2 * i, span)  # (n, R, T, ..., R, span, size, ..., C)
+            lead, rest = v.shape[: 3 + 2 * i], v.shape[3 + 2 * i :]
+            flat = xp.reshape(v, (*lead, math.prod(rest)))
+            if i < axes - 1:
+                v = xp.reshape(product(matrix, flat), (*lead[:-1], side, *rest))
+            elif place is None:
+                v = product(matrix, flat, order)
+            else:
+                product(matrix, flat, order, place.reshape((side,) * axes + place.shape[1:]))
+        return xp.reshape(v, (side**axes, -1, x.shape[-1])) if place is None else place
+
+    def restored(self, products: Array, matrix: np.ndarray, outputs: Window, place: Array | None) -> Array:
         """(T, P, O) to (n, *output, O): the outputs of every tile side by side, into `place` where they fill it."""
-        xp, axes, m, counts = namespace_of(products), len(tiles.axes), self.m, tiles.output
-        batch, filters = products.shape[1] // math.prod(counts), products.shape[-1]
-        matrix = transforms(m).outputs
-        y = xp.reshape(products, (self.side,) * axes + (batch, *counts, filters))
+        xp, axes, counts = namespace_of(products), len(outputs.axes), outputs.output
+        (m, side), filters = matrix.shape, products.shape[-1]
+        batch = products.shape[1] // math.prod(counts)
+        y = xp.reshape(products, (side,) * axes + (batch, *counts, filters))
         y = on_leading_axes(matrix, y, axes - 1)  # (m, ..., T, n, R, ..., O)
         y = xp.moveaxis(y, axes - 1, -2)  # (m, ..., n, R, ..., T, O)
         sides = zip(range(axes, 2 * axes), (*range(axes - 1), 2 * axes), strict=True)
         order = (axes - 1, *(axis for pair in sides for axis in pair), 2 * axes + 1)  # (n, R, m, R, m, ..., O)
-        if place is not None and place.shape[1:-1] == tuple(count * m for count in counts):
+        if place is not None and outputs.size == tuple(count * m for count in counts):
             tiled = (batch, *(k for count in counts for k in (count, m)), filters)
             product(matrix, y, order, place.reshape(tiled))
             return place
         y = xp.reshape(product(matrix, y, order), (batch, *(count * m for count in counts), filters))
-        return y[:, *(slice(0, size) for size in output), :]
+        return y[:, *(slice(0, size) for size in outputs.size), :]
 
+    def transformed_filters(self, weight: Array, matrix: np.ndarray, blocks: int, place: Array | None) -> Array:
+        """(*kernel, c, O) to (T, B, c, O/B)."""
+        xp, matrix = namespace_of(weight), nested(matrix, weight.ndim - 2)
+        taps = xp.reshape(settled(weight), (matrix.shape[1], weight.shape[-2], blocks, -1))
+        return product(matrix, xp.permute_dims(taps, (1, 2, 0, 3)), (2, 1, 0, 3), place)
 
-def transformed(x: Array, matrix: np.ndarray, tiles: Window, place: Array | None = None) -> Array:
-    """(n, *size, C) to (T, P, C): every tile, transformed along each axis, with its places in front.
-
-    A `place` to write them to has the shape (t, ..., n, R, ..., C).
-    """
-    xp, axes = namespace_of(x), len(tiles.axes)
-    v = settled(extend(x, tiles.margins, first=1))
-    order = (*range(2, 2 * axes + 1, 2), 0, *range(1, 2 * axes, 2), 2 * axes + 1)
-    for i, span in enumerate(tiles.axes):
-        v = frames(v, 1 + 2 * i, span)  # (n, R, T, ..., R, m + 2, size, ..., C)
-        lead, rest = v.shape[: 3 + 2 * i], v.shape[3 + 2 * i :]
-        flat = xp.reshape(v, (*lead, math.prod(rest)))
-        if i == axes - 1:
-            v = product(matrix, flat, order, place)
-        else:
-            v = xp.reshape(product(matrix, flat), (*lead[:-1], matrix.shape[0], *rest))
-    return v if place is not None else xp.reshape(v, (matrix.shape[0] ** axes, -1, x.shape[-1]))
+    def gradients(self, dfilters: Array, matrix: np.ndarray, axes: int, place: Array | None) -> Array:
+        """(T, c, O) to (*kernel, c, O)."""
+        xp = namespace_of(dfilters)
+        flat = xp.reshape(dfilters, (dfilters.shape[0], -1))
+        made = product(nested(matrix, axes), flat, place=None if place is None else place.reshape(-1, flat.shape[1]))
+        return xp.reshape(made, (TAPS,) * axes + dfilters.shape[1:]) if place is None else place
 
 
 def on_leading_axes(matrix: np.ndarray, x: Array, axes: int) -> Array:

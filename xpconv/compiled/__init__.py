@@ -11,22 +11,26 @@ a loop, sums of many vectors that stay in registers, is said to the compiler beh
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_numpy_array
 
 from xpconv.arrays.libraries import Array
 from xpconv.compiled import compiler
 
-HOMES = {"largest": "pooling", "mean": "pooling", "Depthwise": "depthwise", "Direct": "direct"}
+HOMES = {"largest": "pooling", "mean": "pooling", "Depthwise": "depthwise", "Direct": "direct", "Winograd": "winograd"}
 
 
 def fused(name: str, x: Array) -> Callable[..., Any] | None:
     """Return what has this name, for NumPy arrays of float32 and float64 where loops can be compiled, or None."""
-    if name in HOMES and is_numpy_array(x) and x.dtype in (np.float32, np.float64) and compiler.available():
-        loop: Callable[..., Any] = getattr(importlib.import_module(f"xpconv.compiled.{HOMES[name]}"), name)
-        return loop
-    return None
+    able = name in HOMES and isinstance(x, np.ndarray) and x.dtype in (np.float32, np.float64)
+    return _made(name) if able and compiler.available() else None
+
+
+@functools.cache
+def _made(name: str) -> Callable[..., Any]:
+    made: Callable[..., Any] = getattr(importlib.import_module(f"xpconv.compiled.{HOMES[name]}"), name)
+    return made

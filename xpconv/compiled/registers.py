@@ -8,6 +8,7 @@ of whatever processor there is.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 from xpconv.compiled.compiler import vector_bytes
@@ -22,17 +23,25 @@ UNROLLED = 4  # steps that share the arithmetic of addresses
 INT = ir.IntType(32)
 
 
-class _Writer:
+class Writer:
     """Writes down what is done with vectors of one dtype, of which only the first `columns` numbers are there."""
 
     def __init__(self, compiler: Any, builder: Any, dtype: Any, columns: Any, vectors: int) -> None:
         self.builder, self.size = builder, dtype.bitwidth // 8
-        self.number, self.word, self.lanes = compiler.get_value_type(dtype), columns.type, vector_bytes() // self.size
+        self.number, self.integer, self.lanes = (
+            compiler.get_value_type(dtype),
+            columns.type,
+            vector_bytes() // self.size,
+        )
         self.vector, self.name = ir.VectorType(self.number, self.lanes), f"v{self.lanes}f{dtype.bitwidth}.p0"
         self.some = ir.VectorType(ir.IntType(1), self.lanes)
         places = [[v * self.lanes + i for i in range(self.lanes)] for v in range(vectors)]
-        places = [ir.Constant(ir.VectorType(self.word, self.lanes), numbers) for numbers in places]
+        places = [ir.Constant(ir.VectorType(self.integer, self.lanes), numbers) for numbers in places]
         self.there = [builder.icmp_signed("<", numbers, self.repeated(columns)) for numbers in places]
+
+    def word(self, count: int) -> Any:
+        """Return a whole number, as pointers are counted on by."""
+        return ir.Constant(self.integer, count)
 
     def after(self, pointer: Any, count: Any) -> Any:
         """Return the pointer so many numbers on."""
@@ -53,11 +62,24 @@ class _Writer:
         self._masked("store", ir.VoidType(), [value], pointer, v, [])
 
     def _masked(self, what: str, result: Any, first: list[Any], pointer: Any, v: int, last: list[Any]) -> Any:
-        place = self.after(pointer, ir.Constant(self.word, v * self.lanes))
+        place = self.after(pointer, self.word(v * self.lanes))
         given = [*first, place, ir.Constant(INT, self.size), self.there[v], *last]
         kind = ir.FunctionType(result, [value.type for value in given])
         function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.masked.{what}.{self.name}")
         return self.builder.call(function, given)
+
+    def combined(self, factors: Sequence[float], vectors: Sequence[Any]) -> Any:
+        """Return the sum of vectors times factors, not all of which are 0."""
+        total = None
+        for factor, vector in sorted(zip(factors, vectors, strict=True), key=lambda pair: -pair[0]):
+            if abs(factor) not in (0, 1):
+                many = ir.Constant(self.vector, [factor] * self.lanes)
+                vector = self.builder.fmul(vector, many, flags=("contract",))
+            if factor == -1:
+                total = self.builder.fneg(vector) if total is None else self.builder.fsub(total, vector)
+            elif factor:
+                total = vector if total is None else self.builder.fadd(total, vector, flags=("contract",))
+        return total
 
     def add_product(self, place: Any, a: Any, b: Any) -> None:
         """Add ``a*b`` to a sum, with or without rounding in between."""
@@ -98,15 +120,12 @@ def sum_products(
             if isinstance(kind, numba.types.Array)
         }
         start_row, a_row, a_step, length, b_step, y_row, columns = (given[i] for i in (3, 5, 6, 8, 10, 12, 13))
-        writer = _Writer(compiler, builder, start.dtype, columns, wide)
+        writer = Writer(compiler, builder, start.dtype, columns, wide)
         begin, a, jumps, b, y = (arrays[i].data for i in (2, 4, 7, 9, 11))
         in_a, in_b = cgutils.alloca_once_value(builder, a), cgutils.alloca_once_value(builder, b)
 
-        def several(count: Any) -> Any:
-            return ir.Constant(writer.word, count)
-
         def row(pointer: Any, pitch: Any, r: int) -> Any:
-            return writer.after(pointer, builder.mul(pitch, several(r)))
+            return writer.after(pointer, builder.mul(pitch, writer.word(r)))
 
         firsts = [row(begin, start_row, r) for r in range(tall)]
         sums = [[cgutils.alloca_once_value(builder, writer.load(f, v)) for v in range(wide)] for f in firsts]
@@ -127,9 +146,9 @@ def sum_products(
         with cgutils.for_range(builder, runs) as run:
             jump = builder.load(builder.gep(jumps, [run.index]))
             builder.store(writer.after(a, jump), in_a)
-            with cgutils.for_range(builder, builder.sdiv(length, several(UNROLLED))):
+            with cgutils.for_range(builder, builder.sdiv(length, writer.word(UNROLLED))):
                 take(UNROLLED)
-            with cgutils.for_range(builder, builder.srem(length, several(UNROLLED))):
+            with cgutils.for_range(builder, builder.srem(length, writer.word(UNROLLED))):
                 take(1)
         for r in range(tall):
             for v in range(wide):

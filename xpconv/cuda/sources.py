@@ -12,7 +12,7 @@ import itertools
 
 import numpy as np
 
-from xpconv.algorithms.toom_cook import POINTS, transforms
+from xpconv.algorithms.toom_cook import transforms
 from xpconv.cuda.geometry import PACK
 
 OPTIONS = ("-std=c++17", "--fmad=true")
@@ -27,6 +27,7 @@ PACKED = {  # kernels that take packs of channels, by their file
     "depthwise": ("depthwise", "depthwise_input_gradient", "depthwise_weight_gradient"),
 }
 MARKED = {"pooling": ("max_pool", "max_pool_gradient")}  # and say besides in what a tap is counted
+SIZES = 2, 4  # of Winograd's tiles
 TILED = {  # kernels that take the m of Winograd's F(m, 3); a tile of float16 would lose too much between transforms
     "winograd": (
         "winograd_inputs",
@@ -56,7 +57,7 @@ def expressions(file: str) -> list[str]:
         marks = itertools.product(MARKED.get(file, ()), widths, (tap_type(1), tap_type(BYTE + 1)))
         found += [expression(kernel, dtype, v, mark) for kernel, v, mark in marks]
         if itemsize >= 4:
-            found += [expression(kernel, dtype, m) for kernel in TILED.get(file, ()) for m in POINTS]
+            found += [expression(kernel, dtype, m) for kernel in TILED.get(file, ()) for m in SIZES]
         if file in TENSOR_CORES and dtype in TENSOR_TYPES:
             for tile in TILES:
                 found += [expression("implicit", dtype, along, *tile) for along in ("false", "true")]
@@ -78,7 +79,7 @@ def source(file: str) -> str:
     """Return the whole text of a file of kernels, as a compiler takes it."""
     texts = [_text("common.cuh"), _text(f"{file}.cu")]
     if file in TILED:
-        texts[1:1] = [transform_code(m) for m in POINTS]
+        texts[1:1] = [transform_code(m) for m in SIZES]
     if file in TENSOR_CORES:
         texts[1:1] = [_text("tensor_cores.cuh")]
     return "\n".join(texts)
@@ -94,7 +95,7 @@ def transform_code(m: int) -> str:
         "OutputsBack": matrices.outputs.T,
         "FiltersBack": matrices.filters.T,
     }
-    templates = "".join(f"template <int M> struct {name};\n" for name in lines) if m == min(POINTS) else ""
+    templates = "".join(f"template <int M> struct {name};\n" for name in lines) if m == min(SIZES) else ""
     return templates + "".join(_line_code(name, m, matrix) for name, matrix in lines.items())
 
 

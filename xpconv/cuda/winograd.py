@@ -1,7 +1,7 @@
 """Winograd's F(m, 3) on a GPU: two transforms over the whole batch, and between them one product for each place.
 
 The matrices, the tiles, and where they come from, are those of `xpconv.algorithms.winograd`. The kernels are for two
-axes; along one or three the array code serves.
+axes and stride 1; for others the array code serves.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 from xpconv.algorithms import Plan, winograd
+from xpconv.algorithms.toom_cook import transforms
 from xpconv.arrays.libraries import Array
 from xpconv.cuda import geometry
 from xpconv.cuda.runtime import Pool, dtype_name, empty, multiply, part_of, run, settled, strides
@@ -21,9 +22,14 @@ from xpconv.windows import Window
 class Winograd(winograd.Winograd):
     """F(m, 3) along both of two axes."""
 
+    @property
+    def side(self) -> int:
+        """Places of a tile along an axis."""
+        return transforms(self.m).places
+
     def prepare(self, weight: Array, plan: Plan) -> Array:
         """(3, 3, C, O) to (T, C, O): transformed filters."""
-        if len(plan.window.axes) != 2:
+        if not _served(plan.window):
             return super().prepare(weight, plan)
         made = empty((self.side**2, *weight.shape[2:]), weight.dtype)
         self._transform_filters("winograd_filters", settled(weight), made)
@@ -31,10 +37,10 @@ class Winograd(winograd.Winograd):
 
     def convolve(self, x: Array, weight: Array, bias: Array | None, plan: Plan, prepared: Array | None = None) -> Array:
         """Sum over the taps and channels of every window: (N, *size, C) to (N, *output, O)."""
-        if len(plan.window.axes) != 2:
+        if not _served(plan.window):
             return super().convolve(x, weight, bias, plan, prepared)
         bias, count = settled(bias), weight.shape[-1]
-        tiles, outputs = self._tiles(plan.window), self._output_tiles(plan.window)
+        tiles, outputs = self.tiling(plan.window).inputs, self.tiling(plan.window).outputs
 
         def some(y: Array, filters: Array, images: slice, rows: slice) -> None:
             elements, part = tiles.part(rows.start, rows.stop)
@@ -65,10 +71,10 @@ class Winograd(winograd.Winograd):
 
     def weight_gradient(self, x: Array, dy: Array, plan: Plan) -> Array:
         """Correlate the input with dy: (N, *size, C) and (N, *output, O) to (3, 3, C, O)."""
-        if len(plan.window.axes) != 2:
+        if not _served(plan.window):
             return super().weight_gradient(x, dy, plan)
         channels, filters = x.shape[-1], dy.shape[-1]
-        tiles, outputs = self._tiles(plan.window), self._output_tiles(plan.window)
+        tiles, outputs = self.tiling(plan.window).inputs, self.tiling(plan.window).outputs
 
         def work(cuts: list[Piece]) -> Array:
             dplaces, several = empty((self.side**2, channels, filters), x.dtype), len(cuts) != 1
@@ -107,7 +113,7 @@ class Winograd(winograd.Winograd):
 
     def _halving(self, work: Callable[[list[Piece]], Array], x: Array, filters: int, plan: Plan, rows: int) -> Array:
         """Do work on pieces of the batch for a result of so many rows of filters, in the workspace that there is."""
-        count, across = self._tiles(plan.window).output
+        count, across = self.tiling(plan.window).inputs.output
         place = self.side**2 * int(x.itemsize)
         whole = place * x.shape[-1] * filters  # filters or their gradient, transformed
         row = place * across * (x.shape[-1] + filters)
@@ -117,3 +123,7 @@ class Winograd(winograd.Winograd):
 
         wanted = whole + min(plan.workspace, row * count * x.shape[0])
         return halving(cut, rows * filters * int(x.itemsize), Pool(), wanted, whole + row)
+
+
+def _served(window: Window) -> bool:
+    return len(window.axes) == 2 and not window.strided

@@ -20,7 +20,7 @@ from xpconv.execution.elementwise import inverse
 from xpconv.execution.steps import step
 from xpconv.execution.tasks import ITEMSIZE, evenly
 from xpconv.execution.workers import lanes, run
-from xpconv.execution.workspace import empty
+from xpconv.execution.workspace import apart, empty
 
 BLOCK = 1 << 20  # bytes of filters that are laid out by one task
 SUMS = 3 << 19  # bytes of sums of outer products that are kept side by side, for the sake of small products
@@ -110,7 +110,7 @@ def summed(a: Array, b: Array) -> Array:
         xp = namespace_of(a)
         return xp.matmul(xp.matrix_transpose(a), b)
     (rows, depth), filters = a.shape[-2:], b.shape[-1]
-    y = empty((*a.shape[:-2], depth, filters), a.dtype)
+    y = apart((*a.shape[:-2], depth, filters), a.dtype)
     tall, wide = (_even_block(count) for count in (depth, filters))
     at_once = _rows(rows, small_product() // (tall * wide))
     sums = math.ceil(rows / at_once)
@@ -160,7 +160,7 @@ def lay_out(
     if not isinstance(weight, np.ndarray):
         return piece(slice(0, depth), 1, None)
     width = _block_width(depth, filters)
-    blocks = empty((*lead, filters // width, depth, width), weight.dtype)
+    blocks = apart((*lead, filters // width, depth, width), weight.dtype)
     parts = evenly(depth, min(depth, math.ceil(ITEMSIZE * blocks.size / BLOCK)))
     run(lambda part: piece(part, filters // width, blocks[..., part, :]), parts)
     return blocks

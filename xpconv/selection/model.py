@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from xpconv import cuda
 from xpconv.algorithms import Algorithm, Plan
@@ -57,10 +58,22 @@ def rooms(x: Array, filters: int, plan: Plan) -> Mapping[str, Algorithm]:
     """
     if cuda.serves(x):
         return BY_KERNELS
+    if x.shape[-1] == filters == plan.groups:
+        return _with_loops(fused("Depthwise", x), None)
     dense = plan.groups == 1 and filters >= FEW and plan.window.taps > 1
-    looped = "Depthwise" if x.shape[-1] == filters == plan.groups else "Direct" if dense else ""
-    loops = fused(looped, x)
-    return ALGORITHMS if loops is None else ALGORITHMS | {looped.lower(): loops()}
+    return _with_loops(fused("Direct", x), fused("Winograd", x)) if dense else ALGORITHMS
+
+
+@functools.cache
+def _with_loops(
+    summing: Callable[[], Algorithm] | None, filtering: Callable[[int], Algorithm] | None
+) -> Mapping[str, Algorithm]:
+    made = ALGORITHMS
+    if summing is not None:
+        made = made | {summing.__name__.lower(): summing()}
+    if filtering is not None:
+        made = made | {"winograd": filtering(4), "winograd2": filtering(2)}
+    return made
 
 
 def named(name: str, x: Array, window: Window, groups: int) -> str:
