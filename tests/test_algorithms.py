@@ -92,13 +92,36 @@ def test_a_workspace_of_nothing_is_refused():
         xpconv.conv(np.ones((1, 2, 8, 8)), np.ones((2, 2, 3, 3)), workspace=0)
 
 
+@pytest.mark.parametrize(("stride", "places"), [(1, 2), (2, 1)])
 @pytest.mark.parametrize("m", [2, 4])
-def test_winograd_matrices_filter_exactly(m):
+def test_winograd_matrices_filter_exactly(m, stride, places):
     rng = np.random.default_rng(0)
-    x, w = rng.standard_normal(m + 2), rng.standard_normal(3)
-    matrices = transforms(m)
+    x, w = rng.standard_normal((m - 1) * stride + 3), rng.standard_normal(3)
+    matrices = transforms(m, stride)
+    assert (matrices.places, matrices.span) == (stride * m + places, len(x))
     y = matrices.outputs @ ((matrices.filters @ w) * (matrices.inputs @ x))
-    np.testing.assert_allclose(y, np.correlate(x, w, "valid"), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(y, np.correlate(x, w, "valid")[::stride], rtol=1e-12, atol=1e-12)
+
+
+# Filters enough for loops and too few, channels that fill no vector, tiles that reach beyond the image
+@pytest.mark.parametrize("algorithm", ["winograd", "winograd2"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    ("channels", "filters", "size"),
+    [(3, 8, (11,)), (17, 33, (7, 9)), (2, 3, (4, 5, 6))],
+    ids=str,
+)
+def test_winograd_of_any_stride_and_size(backend, channels, filters, size, stride, algorithm):
+    x, weight, bias = arrays(((2, channels, *size), (filters, channels, *(3 for _ in size))))
+    given = [backend.asarray(a) for a in (x, weight, bias)]
+    y, pullback = xpconv.vjp(xpconv.conv, *given, stride=stride, pad=1, algorithm=algorithm)
+    wanted = ref.conv(x, weight, bias, stride=stride, pad=1)
+    assert_close(y, wanted, like=given[0], rtol=1e-9, atol=1e-9)
+    dy = np.random.default_rng(1).standard_normal(wanted.shape)
+    gradients = pullback(backend.asarray(dy))
+    hosts = ref.conv_gradients(dy, x, weight, stride=stride, pad=1)
+    for got, array, host in zip(gradients, given, hosts, strict=True):
+        assert_close(got, host, like=array, rtol=1e-9, atol=1e-9)
 
 
 # The largest error for outputs of unit variance, of 128 channels
@@ -220,8 +243,8 @@ def test_a_blas_without_a_small_kernel_gives_the_same(monkeypatch):
     [
         ({"algorithm": "magic"}, r"algorithm is 'magic'; choose one of auto, direct"),
         (
-            {"algorithm": "winograd", "stride": 2},
-            r"'winograd' does not compute .* stride \(2, 2\).* choose one of auto",
+            {"algorithm": "winograd", "stride": 3},
+            r"'winograd' does not compute .* stride \(3, 3\).* choose one of auto",
         ),
         ({"algorithm": "winograd", "dilation": 2}, r"dilation \(2, 2\)"),
     ],

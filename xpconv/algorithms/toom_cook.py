@@ -37,12 +37,12 @@ class Transforms:
     @property
     def places(self) -> int:
         """Products of a tile along an axis."""
-        return self.inputs.shape[0]
+        return len(self.inputs)
 
     @property
     def span(self) -> int:
         """Inputs of a tile along an axis."""
-        return self.inputs.shape[1]
+        return int(self.inputs.shape[1])
 
 
 @functools.cache

@@ -2,8 +2,8 @@
 
 Tiles of m + 2 inputs, m apart along every axis, are transformed by a small matrix for each axis; each place in the
 tile is then one product over the channels; the inverse transform brings m outputs an axis back. The tiles are frames,
-so nothing is gathered or scattered, and any number of axes is the same transform nested. Windows two apart meet the even
-inputs with two of their taps and the odd ones with the third: F(m, 2) and m products, in all 2m + 1 of 2m + 1 inputs.
+so nothing is gathered or scattered, and any number of axes is the same transform nested. Windows two apart meet the
+even inputs with two of their taps and the odd ones with the third: F(m, 2) and m products, 2m + 1 of 2m + 1 inputs.
 
 Where there are many tiles, the filters are transformed once and each task takes some tiles from input to output. Where
 there are fewer tiles than filters, the tiles are transformed once and each task takes some filters: they are
@@ -54,7 +54,7 @@ class Tiling:
     @property
     def places(self) -> int:
         """Products of a tile."""
-        return self.matrices.places ** len(self.inputs.axes)
+        return int(self.matrices.places ** len(self.inputs.axes))
 
     def rows(self, band: Band) -> tuple[int, int]:
         """First and last row of tiles of a band of output rows."""

@@ -62,7 +62,7 @@ def tiles_of(window: Window) -> Tiles:
         (seen.start, max(0, -seen.start), min(last.kernel, last.size - seen.start))
         for seen in (_elements(last, o) for o in range(last.output))
     ]
-    return Tiles(*map(_table, (lines, columns, apart, alone)), span=last.kernel)
+    return Tiles(_table(lines), _table(columns), _table(apart), _table(alone), last.kernel)
 
 
 def _elements(axis: Axis, tile: int) -> range:

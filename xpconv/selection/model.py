@@ -48,6 +48,8 @@ DTYPES: dict[str, str | tuple[str, ...]] = {
 
 FEW = 8  # filters from which on a register is worth filling
 WIDE, WIDER = 32, 48  # channels that pay for transforming tiles, and beside loops, which lower nothing
+STRIDED = 1000  # windows two apart for which transformed filters, more of them than otherwise, are worth reading
+FLAT = 2  # axes of tiles that a compiler makes loops for in good time
 TAP_BY_TAP = 20  # times what a multiply-add takes in a product of matrices, at most, and of 40 channels
 
 
@@ -61,13 +63,15 @@ def rooms(x: Array, filters: int, plan: Plan) -> Mapping[str, Algorithm]:
     if x.shape[-1] == filters == plan.groups:
         return _with_loops(fused("Depthwise", x), None)
     dense = plan.groups == 1 and filters >= FEW and plan.window.taps > 1
-    return _with_loops(fused("Direct", x), fused("Winograd", x)) if dense else ALGORITHMS
+    tiled = fused("Winograd", x) if len(plan.window.axes) <= FLAT else None
+    return _with_loops(fused("Direct", x), tiled) if dense else ALGORITHMS
 
 
 @functools.cache
 def _with_loops(
     summing: Callable[[], Algorithm] | None, filtering: Callable[[int], Algorithm] | None
 ) -> Mapping[str, Algorithm]:
+    """Put algorithms made of loops, where there are some, in the place of those in array code."""
     made = ALGORITHMS
     if summing is not None:
         made = made | {summing.__name__.lower(): summing()}
@@ -104,7 +108,8 @@ def choose(name: str, x: Array, filters: int, plan: Plan, *, cached: bool = Fals
 
     The model: F(4, 3) takes less than half the time of the direct way for each window, where there are channels enough
     to pay for transforming tiles; transforming the filters costs as much as it saves on some 200 windows, whatever the
-    channels, unless they are `cached`. Fourier's way is taken on NumPy where it is a fifth less work than the sums over
+    channels, unless they are `cached`. Of windows two apart it saves less, and pays with loops, `cached` filters and
+    many windows. Fourier's way is taken on NumPy where it is a fifth less work than the sums over
     taps and channels; those of narrow groups make small matrices or none, and in array code a multiply-add of theirs
     takes longer. A group of one channel is computed tap by tap. In float64 the caller asked for accuracy, and gets the
     direct way. What tensor cores may multiply, TF32 and narrow numbers, cuDNN gets where it is there; what it has for
@@ -115,6 +120,7 @@ def choose(name: str, x: Array, filters: int, plan: Plan, *, cached: bool = Fals
     if name != "auto" and ways[name].supports(window, groups):
         return ways[name]
     channels, xp = x.shape[-1], namespace_of(x)
+    looped = ways is not ALGORITHMS and ways is not BY_KERNELS
     windows = x.shape[0] * math.prod(window.output)
     if ways is BY_KERNELS and not channels == groups > 1 and _on_tensor_cores(x, plan):
         if cudnn.available() and ways["cudnn"].supports(window, groups):
@@ -124,8 +130,8 @@ def choose(name: str, x: Array, filters: int, plan: Plan, *, cached: bool = Fals
         if (
             len(window.axes) == 2
             and ways["winograd"].supports(window, groups)
-            and min(channels, filters) >= (WIDE if ways is ALGORITHMS or ways is BY_KERNELS else WIDER)
-            and (cached or windows >= 200)
+            and min(channels, filters) >= (WIDER if looped else WIDE)
+            and (looped and cached and windows >= STRIDED if window.strided else cached or windows >= 200)
         ):
             return ways["winograd"]
         width = channels // groups
