@@ -62,9 +62,9 @@ def rooms(x: Array, filters: int, plan: Plan) -> Mapping[str, Algorithm]:
         return BY_KERNELS
     if x.shape[-1] == filters == plan.groups:
         return _with_loops(fused("Depthwise", x), None)
-    dense = plan.groups == 1 and filters >= FEW and plan.window.taps > 1
-    tiled = fused("Winograd", x) if len(plan.window.axes) <= FLAT else None
-    return _with_loops(fused("Direct", x), tiled) if dense else ALGORITHMS
+    if plan.groups > 1 or filters < FEW or plan.window.taps == 1:
+        return ALGORITHMS
+    return _with_loops(fused("Direct", x), fused("Winograd", x) if len(plan.window.axes) <= FLAT else None)
 
 
 @functools.cache
