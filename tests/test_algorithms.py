@@ -75,6 +75,15 @@ def test_a_frozen_depthwise_weight_serves_inputs_of_any_size():
         assert_close(xpconv.conv(x, weight, groups=3), ref.conv(x, weight, groups=3), atol=1e-10)
 
 
+@pytest.mark.parametrize("algorithm", ["direct", "winograd"])
+def test_a_frozen_weight_serves_any_stride(backend, algorithm):
+    x, weight, _ = arrays(((2, 3, 9, 8), (8, 3, 3, 3)))
+    given, frozen = backend.asarray(x), xpconv.freeze(backend.asarray(weight))
+    for stride in (1, 2, 1):
+        y = xpconv.conv(given, frozen, stride=stride, algorithm=algorithm)
+        assert_close(y, ref.conv(x, weight, stride=stride), like=given, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("workspace", [1, 1 << 14])
 @pytest.mark.parametrize("algorithm", UNGROUPED)
 def test_a_small_workspace_gives_the_same(backend, algorithm, workspace):

@@ -106,7 +106,8 @@ def conv(
     last, kernel = channels_last(x), taps_first(weight)
     kept = immutable(kernel)  # which a trace makes its own, of a weight that is a constant in it
     way = way_to_convolve(algorithm, last, kernel, bias, plan, cached=kept)
-    prepared = remembered(weight, (way, groups), lambda: way.prepare(kernel, plan)) if kept else None
+    key = way, groups, windows.strided
+    prepared = remembered(weight, key, lambda: way.prepare(kernel, plan)) if kept else None
     y = way.convolve(last, kernel, bias, plan, prepared)
 
     def pullback(dy: Array) -> tuple[Any, ...]:
