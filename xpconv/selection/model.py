@@ -116,29 +116,41 @@ def choose(name: str, x: Array, filters: int, plan: Plan, *, cached: bool = Fals
     strict float32 mostly begins by laying the arrays out anew, with their channels first. Without it their windows are
     gathered where that is faster than to lower them.
     """
-    window, groups, ways = plan.window, plan.groups, rooms(x, filters, plan)
-    if name != "auto" and ways[name].supports(window, groups):
+    groups, ways = plan.groups, rooms(x, filters, plan)
+    if name != "auto" and ways[name].supports(plan.window, groups):
         return ways[name]
-    channels, xp = x.shape[-1], namespace_of(x)
-    looped = ways is not ALGORITHMS and ways is not BY_KERNELS
-    windows = x.shape[0] * math.prod(window.output)
-    if ways is BY_KERNELS and not channels == groups > 1 and _on_tensor_cores(x, plan):
-        if cudnn.available() and ways["cudnn"].supports(window, groups):
+    if ways is BY_KERNELS and not x.shape[-1] == groups > 1 and _on_tensor_cores(x, plan):
+        if cudnn.available() and ways["cudnn"].supports(plan.window, groups):
             return BY_KERNELS["cudnn"]
         return BY_KERNELS["implicit" if implicit.pays(x, filters, plan) else "direct"]
-    if x.dtype == xp.float32 and multiplies_small(x):
+    looped = ways is not ALGORITHMS and ways is not BY_KERNELS
+    small = x.dtype == namespace_of(x).float32 and multiplies_small(x)
+    return ways[_fastest(tuple(x.shape), filters, plan, cached, looped, small, has_views(x))]
+
+
+@functools.lru_cache(maxsize=1024)
+def _fastest(
+    shape: tuple[int, ...], filters: int, plan: Plan, cached: bool, looped: bool, small: bool, views: bool
+) -> str:
+    """Name what the model takes to be fastest for an input of this shape.
+
+    There are loops or there are not, `small` products of float32 as fast as large ones, and overlapping views.
+    """
+    window, groups, channels = plan.window, plan.groups, shape[-1]
+    windows = shape[0] * math.prod(window.output)
+    if small:
         if (
             len(window.axes) == 2
-            and ways["winograd"].supports(window, groups)
+            and ALGORITHMS["winograd"].supports(window, groups)
             and min(channels, filters) >= (WIDER if looped else WIDE)
             and (looped and cached and windows >= STRIDED if window.strided else cached or windows >= 200)
         ):
-            return ways["winograd"]
+            return "winograd"
         width = channels // groups
-        slower = 1 if groups == 1 or ways is not ALGORITHMS else max(1, min(TAP_BY_TAP, 40 / width))
-        if has_views(x) and _fourier(x, filters, plan, cached) < 0.8 * slower * windows * window.taps * width * filters:
-            return ways["fft"]
-    return ways["depthwise" if channels == groups > 1 else "direct"]
+        slower = 1 if groups == 1 or looped else max(1, min(TAP_BY_TAP, 40 / width))
+        if views and _fourier(shape, filters, plan, cached) < 0.8 * slower * windows * window.taps * width * filters:
+            return "fft"
+    return "depthwise" if channels == groups > 1 else "direct"
 
 
 def _on_tensor_cores(x: Array, plan: Plan) -> bool:
@@ -146,15 +158,15 @@ def _on_tensor_cores(x: Array, plan: Plan) -> bool:
     return x.dtype.name in NARROW or (x.dtype.name, plan.precision) == ("float32", "tf32")
 
 
-def _fourier(x: Array, filters: int, plan: Plan, cached: bool) -> float:
+def _fourier(shape: tuple[int, ...], filters: int, plan: Plan, cached: bool) -> float:
     """Say what Fourier's way takes, in units of a multiply-add of matrices.
 
     For each number of a tile's spectrum that is a product over the channels and, for each channel in and out, a
     transform and some passes over memory. The filters are transformed too unless they are `cached`.
     """
-    channels, width = x.shape[-1], x.shape[-1] // plan.groups
+    channels, width = shape[-1], shape[-1] // plan.groups
     tiling = tiled(plan, width, filters)
-    tiles, made = x.shape[0] * math.prod(tiling.inputs.output), tiling.transform
+    tiles, made = shape[0] * math.prod(tiling.inputs.output), tiling.transform
     each = (50 + made.work) * (channels + filters) + width * filters
     once = 0 if cached else (60 + 1.5 * made.work) * width * filters
     return float(made.numbers * (tiles * each + once))
