@@ -109,12 +109,12 @@ def choose(name: str, x: Array, filters: int, plan: Plan, *, cached: bool = Fals
     The model: F(4, 3) takes less than half the time of the direct way for each window, where there are channels enough
     to pay for transforming tiles; transforming the filters costs as much as it saves on some 200 windows, whatever the
     channels, unless they are `cached`. Of windows two apart it saves less, and pays with loops, `cached` filters and
-    many windows. Fourier's way is taken on NumPy where it is a fifth less work than the sums over
-    taps and channels; those of narrow groups make small matrices or none, and in array code a multiply-add of theirs
-    takes longer. A group of one channel is computed tap by tap. In float64 the caller asked for accuracy, and gets the
-    direct way. What tensor cores may multiply, TF32 and narrow numbers, cuDNN gets where it is there; what it has for
-    strict float32 mostly begins by laying the arrays out anew, with their channels first. Without it their windows are
-    gathered where that is faster than to lower them.
+    many windows. Fourier's way is taken on NumPy where it is a fifth less work than the sums over taps and channels;
+    those of narrow groups make small matrices or none, and in array code a multiply-add of theirs takes longer. A group
+    of one channel is computed tap by tap. In float64 the caller asked for accuracy, and gets the direct way. What
+    tensor cores may multiply, TF32 and narrow numbers, cuDNN gets where it is there; what it has for strict float32
+    mostly begins by laying the arrays out anew, with their channels first. Without it their windows are gathered where
+    that is faster than to lower them.
     """
     groups, ways = plan.groups, rooms(x, filters, plan)
     if name != "auto" and ways[name].supports(plan.window, groups):
