@@ -383,7 +383,10 @@ def test_a_signal_lets_the_step_finish_and_saves(tmp_path, number, error, step, 
     np.testing.assert_equal(without_seconds(resumed.state), without_seconds(whole.state))
 
 
-def test_a_second_signal_acts_at_once(tmp_path):
+def test_a_second_signal_acts_at_once(tmp_path, request):
+    # A shell without job control starts what runs in its background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     trainer = made(callbacks=[Send(4, signal.SIGINT, signal.SIGINT), Checkpoints(tmp_path)])
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
