@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import reference as ref
+from applying import value_and_gradients
 
 import xpconv
 from xpconv.algorithms import Plan
@@ -33,19 +34,20 @@ def arrays(shapes, seed=0):
     return x, weight, rng.standard_normal(weight.shape[0])
 
 
+def check(backend, hosts, algorithm, **options):
+    """Hold y and every gradient to the loops'."""
+    y, dy, gradients = value_and_gradients(backend, xpconv.conv, hosts, algorithm=algorithm, **options)
+    like = backend.asarray(hosts[0])
+    assert_close(y, ref.conv(*hosts, **options), like=like, rtol=1e-9, atol=1e-10)
+    for got, host in zip(gradients, ref.conv_gradients(dy, *hosts[:2], **options), strict=True):
+        assert_close(got, host, like=like, rtol=1e-9, atol=1e-10)
+
+
 @pytest.mark.parametrize("pad", [0, "same"], ids=str)
 @pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES.keys())
 @pytest.mark.parametrize("algorithm", UNGROUPED)
 def test_values_and_gradients(backend, algorithm, shapes, pad):
-    x, weight, bias = arrays(shapes)
-    given = [backend.asarray(a) for a in (x, weight, bias)]
-    y, pullback = xpconv.vjp(xpconv.conv, *given, pad=pad, algorithm=algorithm)
-    wanted = ref.conv(x, weight, bias, pad=pad)
-    assert_close(y, wanted, like=given[0], rtol=1e-9, atol=1e-10)
-    dy = np.random.default_rng(1).standard_normal(wanted.shape)
-    gradients = pullback(backend.asarray(dy))
-    for got, array, host in zip(gradients, given, ref.conv_gradients(dy, x, weight, pad=pad), strict=True):
-        assert_close(got, host, like=array, rtol=1e-9, atol=1e-10)
+    check(backend, arrays(shapes), algorithm, pad=pad)
 
 
 # Channels, filters, groups: one channel a group, several filters of each, several channels; then other numbers of axes
@@ -55,16 +57,8 @@ def test_values_and_gradients(backend, algorithm, shapes, pad):
 )
 @pytest.mark.parametrize("options", [{"pad": 1}, {"stride": 2, "pad": 1}, {"dilation": 2, "pad": "same"}], ids=str)
 def test_depthwise_values_and_gradients(backend, channels, filters, groups, size, options):
-    x, weight, bias = arrays(((2, channels, *size), (filters, channels // groups, *(3 for _ in size))))
-    given = [backend.asarray(a) for a in (x, weight, bias)]
-    options = {**options, "groups": groups}
-    y, pullback = xpconv.vjp(xpconv.conv, *given, **options, algorithm="depthwise")
-    wanted = ref.conv(x, weight, bias, **options)
-    assert_close(y, wanted, like=given[0], rtol=1e-9, atol=1e-10)
-    dy = np.random.default_rng(1).standard_normal(wanted.shape)
-    gradients = pullback(backend.asarray(dy))
-    for got, array, host in zip(gradients, given, ref.conv_gradients(dy, x, weight, **options), strict=True):
-        assert_close(got, host, like=array, rtol=1e-9, atol=1e-10)
+    hosts = arrays(((2, channels, *size), (filters, channels // groups, *(3 for _ in size))))
+    check(backend, hosts, "depthwise", groups=groups, **options)
 
 
 def test_a_frozen_depthwise_weight_serves_inputs_of_any_size():
@@ -121,16 +115,8 @@ def test_winograd_matrices_filter_exactly(m, stride, places):
     ids=str,
 )
 def test_winograd_of_any_stride_and_size(backend, channels, filters, size, stride, algorithm):
-    x, weight, bias = arrays(((2, channels, *size), (filters, channels, *(3 for _ in size))))
-    given = [backend.asarray(a) for a in (x, weight, bias)]
-    y, pullback = xpconv.vjp(xpconv.conv, *given, stride=stride, pad=1, algorithm=algorithm)
-    wanted = ref.conv(x, weight, bias, stride=stride, pad=1)
-    assert_close(y, wanted, like=given[0], rtol=1e-9, atol=1e-9)
-    dy = np.random.default_rng(1).standard_normal(wanted.shape)
-    gradients = pullback(backend.asarray(dy))
-    hosts = ref.conv_gradients(dy, x, weight, stride=stride, pad=1)
-    for got, array, host in zip(gradients, given, hosts, strict=True):
-        assert_close(got, host, like=array, rtol=1e-9, atol=1e-9)
+    hosts = arrays(((2, channels, *size), (filters, channels, *(3 for _ in size))))
+    check(backend, hosts, algorithm, stride=stride, pad=1)
 
 
 # The largest error for outputs of unit variance, of 128 channels

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 import reference as ref
-from applying import value_and_gradients
+from applying import compiled, value_and_gradients
 from cases import normal
 
 import xpconv
@@ -51,13 +51,13 @@ def test_against_loops(backend, size, kernel, channels, options, dtype):
 def test_it_is_the_adjoint_of_conv(backend, stride, pad):
     w = backend.asarray(normal(4, 3, 3, 2, seed=1))
     options = {"stride": stride, "pad": pad, "dilation": (1, 2)}
-    convolved = functools.partial(xpconv.conv, weight=w, **options)
+    convolved = compiled(backend, functools.partial(xpconv.conv, weight=w, **options))
     small = convolved(backend.asarray(normal(2, 3, 6, 12)))
-    reached = xpconv.conv_transpose(small, w, **options).shape[2:]
+    reached = compiled(backend, functools.partial(xpconv.conv_transpose, weight=w, **options))(small).shape[2:]
     extra = tuple(n - r for n, r in zip((6, 12), reached, strict=True))
     check_adjoint(
         convolved,
-        functools.partial(xpconv.conv_transpose, weight=w, output_pad=extra, **options),
+        compiled(backend, functools.partial(xpconv.conv_transpose, weight=w, output_pad=extra, **options)),
         backend.asarray(normal(2, 3, 6, 12)),
         backend.asarray(normal(*small.shape)),
     )
