@@ -48,7 +48,6 @@ DTYPES: dict[str, str | tuple[str, ...]] = {
 
 FEW = 8  # filters from which on a register is worth filling
 WIDE, WIDER = 32, 48  # channels that pay for transforming tiles, and beside loops, which lower nothing
-STRIDED = 1000  # windows two apart for which transformed filters, more of them than otherwise, are worth reading
 FLAT = 2  # axes of tiles that a compiler makes loops for in good time
 TAP_BY_TAP = 20  # times what a multiply-add takes in a product of matrices, at most, and of 40 channels
 
@@ -108,13 +107,13 @@ def choose(name: str, x: Array, filters: int, plan: Plan, *, cached: bool = Fals
 
     The model: F(4, 3) takes less than half the time of the direct way for each window, where there are channels enough
     to pay for transforming tiles; transforming the filters costs as much as it saves on some 200 windows, whatever the
-    channels, unless they are `cached`. Of windows two apart it saves less, and pays with loops, `cached` filters and
-    many windows. Fourier's way is taken on NumPy where it is a fifth less work than the sums over taps and channels;
-    those of narrow groups make small matrices or none, and in array code a multiply-add of theirs takes longer. A group
-    of one channel is computed tap by tap. In float64 the caller asked for accuracy, and gets the direct way. What
-    tensor cores may multiply, TF32 and narrow numbers, cuDNN gets where it is there; what it has for strict float32
-    mostly begins by laying the arrays out anew, with their channels first. Without it their windows are gathered where
-    that is faster than to lower them.
+    channels, unless they are `cached`. Of windows two apart it saves less, and what it reads and writes takes as long.
+    Fourier's way is taken on NumPy where it is a fifth less work than the sums over taps and channels; those of narrow
+    groups make small matrices or none, and in array code a multiply-add of theirs takes longer. A group of one channel
+    is computed tap by tap. In float64 the caller asked for accuracy, and gets the direct way. What tensor cores may
+    multiply, TF32 and narrow numbers, cuDNN gets where it is there; what it has for strict float32 mostly begins by
+    laying the arrays out anew, with their channels first. Without it their windows are gathered where that is faster
+    than to lower them.
     """
     groups, ways = plan.groups, rooms(x, filters, plan)
     if name != "auto" and ways[name].supports(plan.window, groups):
@@ -143,7 +142,8 @@ def _fastest(
             len(window.axes) == 2
             and ALGORITHMS["winograd"].supports(window, groups)
             and min(channels, filters) >= (WIDER if looped else WIDE)
-            and (looped and cached and windows >= STRIDED if window.strided else cached or windows >= 200)
+            and not window.strided
+            and (cached or windows >= 200)
         ):
             return "winograd"
         width = channels // groups
