@@ -16,10 +16,10 @@ ROOT = pathlib.Path(xpconv.__file__).parent
 
 FLOORS = [  # from the ground up; a star stands for every file of a folder
     ["algorithms.toom_cook", "compiled.compiler", "durability", "optimizers.hyperparameters", "windows.axis"],
-    ["arrays.libraries", "execution.blas", "execution.workspace", "windows.geometry"],
+    ["arrays.libraries", "compiled.counters", "execution.blas", "execution.workspace", "windows.geometry"],
     ["arrays.arguments", "arrays.backends", "arrays.layout", "execution.steps", "shards", "windows.transposition"],
     ["arrays.broadcasting", "arrays.frozen", "arrays.precision", "execution.recording", "execution.workers"],
-    ["arrays", "execution.elementwise", "execution.tasks", "windows"],
+    ["arrays", "compiled.turns", "execution.elementwise", "execution.tasks", "windows"],
     ["execution.products", "operators", "windows.frames"],
     ["execution", "algorithms", "windows.patches", "windows.reductions"],
     [

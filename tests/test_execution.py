@@ -53,33 +53,6 @@ def test_a_worker_that_is_given_tasks_does_them_itself(two_workers):
     assert names == ["xpconv-0"] * 4
 
 
-@pytest.mark.parametrize("cpu", [-1, 0, 7])
-def test_shares_are_taken_at_the_same_time_and_one_of_them_here(two_workers, monkeypatch, cpu):
-    monkeypatch.setattr(workers, "processors", lambda: (0, 7))
-    monkeypatch.setattr(workers, "_current_processor", lambda: lambda: cpu)
-    names, both = {}, threading.Barrier(2, timeout=60)
-
-    def function(i):
-        both.wait()
-        names[i] = threading.current_thread()
-
-    workers.share(function, 2)
-    mine = 1 if cpu == 7 else 0
-    assert names.keys() == {0, 1}
-    assert names[mine] is threading.current_thread()
-    assert names[1 - mine].name == ("xpconv-0" if cpu == 7 else "xpconv-7")
-
-
-def test_shares_that_fail(two_workers):
-    for failing in range(2):
-        with pytest.raises(ZeroDivisionError):
-            workers.share(lambda i, failing=failing: 1 / (i - failing), 2)
-    done = []
-    workers.share(done.append, 1)
-    workers.share(done.append, 0)
-    assert done == [0]
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="tells Linux's own name for it")
 def test_the_system_tells_the_processor_that_a_thread_is_on():
     assert workers._current_processor()() in os.sched_getaffinity(0)

@@ -12,6 +12,7 @@ from xpconv.compiled.compiler import loop
 from xpconv.compiled.lines import Width, load, store
 from xpconv.compiled.meetings import Meetings, meet, meetings
 from xpconv.compiled.sweeps import sweep
+from xpconv.compiled.turns import Turn, claim
 from xpconv.windows import Window
 
 Host = np.ndarray[Any, Any]
@@ -66,14 +67,14 @@ def _weighted_sum(
     channels: int,
     width: Width,
     plan: Meetings,
-    start: int,
-    stop: int,
+    turn: Turn,
     weight: Host,
     bias: Host,
 ) -> None:
     lanes, step, move = len(width), plan.runs.step * channels, plan.runs.move * channels
     source, tap = np.empty(plan.taps[0], np.int64), np.empty(plan.taps[0], np.int64)
-    for job in range(start, stop):
+    job = claim(turn)
+    while job >= 0:
         for s in range(len(plan.runs.first)):
             place, p = meet(plan, job, s, source, tap), 0
             to, on = place.first * channels, 0
@@ -101,17 +102,17 @@ def _weighted_sum(
                         total = total + line * load(x, source[e] * channels + on + c, width)
                     store(y, to + c, total)
                 p, to, on = p + 1, to + step, on + move
+        job = claim(turn)
 
 
 @loop
-def _weight_gradient(
-    x: Host, dy: Host, channels: int, width: Width, plan: Meetings, start: int, stop: int, shares: Host
-) -> None:
+def _weight_gradient(x: Host, dy: Host, channels: int, width: Width, plan: Meetings, turn: Turn, shares: Host) -> None:
     lanes, runs, (parts, taps, _) = len(width), plan.runs, shares.shape
     jobs = len(dy) // (plan.target[1] * channels)
     source, tap = np.empty(taps, np.int64), np.empty(taps, np.int64)
     sums = np.empty((channels + lanes - 1) // lanes * taps * lanes, x.dtype)  # by line, so that none overlap
-    for part in range(start, stop):
+    part = claim(turn)
+    while part >= 0:
         sums[:] = 0
         for job in range(part * jobs // parts, (part + 1) * jobs // parts):
             for s in range(len(runs.first)):
@@ -134,3 +135,4 @@ def _weight_gradient(
         for b in range(0, channels, lanes):
             for k in range(taps):
                 store(share, k * channels + min(b, channels - lanes), load(sums, b * taps + k * lanes, width))
+        part = claim(turn)

@@ -17,9 +17,10 @@ from xpconv.arrays.libraries import Array
 from xpconv.compiled.compiler import loop, vector_bytes
 from xpconv.compiled.meetings import Table
 from xpconv.compiled.registers import REGISTERS, sum_products
+from xpconv.compiled.turns import Turn, call, share
 from xpconv.execution.elementwise import settled
 from xpconv.execution.tasks import TASK, Band, bands, evenly
-from xpconv.execution.workers import lanes, share
+from xpconv.execution.workers import lanes
 from xpconv.windows import Window
 
 VECTORS = 2  # of filters that share each number of the input
@@ -52,15 +53,15 @@ class Direct:
         y = np.empty((x.shape[0], *window.output, filters), x.dtype)
         shares = _shares(x, filters, plan)
 
-        def compute(i: int) -> None:
-            for images, rows in shares[i]:
+        def compute(turn: Turn) -> None:
+            for images, rows in shares[turn.mine]:
                 elements, part = window.part(rows.start, rows.stop)
                 made = y[images, rows, ...]
                 made = made.reshape(len(made), -1, part.output[-1], filters)
                 convolve = _convolution(*_tile(part.output[-1], laid))
-                convolve(_flat(x[images, elements, ...]), laid, start, lie(part, channels), made)
+                convolve(_flat(x[images, elements, ...]), laid, start, lie(part, channels), made, turn)
 
-        share(compute, len(shares))
+        share(compute, len(shares), len(shares))
         return y
 
     def weight_gradient(self, x: Array, dy: Array, plan: Plan) -> Array:
@@ -71,14 +72,14 @@ class Direct:
         correlate, length = _correlation(rows_at_once, vectors), rows_at_once * math.ceil(whole.length / rows_at_once)
         sums = np.zeros((len(shares), len(whole.jumps), length, filters), x.dtype)
 
-        def add_up(i: int) -> None:
-            for images, rows in shares[i]:
+        def add_up(turn: Turn) -> None:
+            for images, rows in shares[turn.mine]:
                 elements, part = window.part(rows.start, rows.stop)
                 some, found = _flat(x[images, elements, ...]), _flat(dy[images, rows, ...])
                 together = max(1, NEAR // ((some.shape[1] + found.shape[1]) * x.itemsize))
-                correlate(some, found, lie(part, channels, together), together, part.output[-1], sums[i])
+                correlate(some, found, lie(part, channels, together), together, part.output[-1], sums[turn.mine], turn)
 
-        share(add_up, len(shares))
+        share(add_up, len(shares), len(shares))
         return sums.sum(axis=0)[:, : whole.length].reshape(*window.kernel, channels, filters)
 
 
@@ -185,7 +186,8 @@ def _convolution(rows: int, vectors: int) -> Callable[..., None]:
     """Make the loop for tiles of this size."""
 
     @loop
-    def convolve(x: Array, laid: Array, start: Array, lie: Lie, y: Array) -> None:
+    def convolve(x: Array, laid: Array, start: Array, lie: Lie, y: Array, turn: Turn) -> None:
+        call(turn)
         images, _, windows, filters = y.shape
         blocks, _, width = laid.shape
         jumps, length, move = lie.jumps, lie.length, lie.move
@@ -213,7 +215,8 @@ def _correlation(rows: int, vectors: int) -> Callable[..., None]:
     size = vector_bytes()
 
     @loop
-    def correlate(x: Array, dy: Array, lie: Lie, images: int, windows: int, dweight: Array) -> None:
+    def correlate(x: Array, dy: Array, lie: Lie, images: int, windows: int, dweight: Array, turn: Turn) -> None:
+        call(turn)
         runs, length, filters = dweight.shape
         lines, move, width = len(lie.lines) // images, lie.move, vectors * (size // x.itemsize)
         padded = np.zeros(images * lie.size + rows, x.dtype)

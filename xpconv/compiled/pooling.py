@@ -13,6 +13,7 @@ from xpconv.compiled.compiler import loop
 from xpconv.compiled.lines import Width, exceeds, load, repeat, store, where
 from xpconv.compiled.meetings import Meetings, meet, meetings
 from xpconv.compiled.sweeps import sweep
+from xpconv.compiled.turns import Turn, claim
 from xpconv.windows import Window
 
 Host = np.ndarray[Any, Any]
@@ -57,10 +58,11 @@ def _counted(members: tuple[Sequence[float], ...], dtype: np.dtype[Any]) -> tupl
 
 
 @loop
-def _largest(x: Host, y: Host, tap: Host, channels: int, width: Width, plan: Meetings, start: int, stop: int) -> None:
+def _largest(x: Host, y: Host, tap: Host, channels: int, width: Width, plan: Meetings, turn: Turn) -> None:
     lanes, runs = len(width), plan.runs
     source, number = np.empty(plan.taps[0], np.int64), np.empty(plan.taps[0], np.int64)
-    for job in range(start, stop):
+    job = claim(turn)
+    while job >= 0:
         for s in range(len(runs.first)):
             place = meet(plan, job, s, source, number)
             for p in range(place.last + 1):
@@ -76,16 +78,16 @@ def _largest(x: Host, y: Host, tap: Host, channels: int, width: Width, plan: Mee
                         found = where(above, repeat(tap.dtype.type(number[e]), width), found)
                     store(y, to + c, best)
                     store(tap, to + c, found)
+        job = claim(turn)
 
 
 @loop
-def _to_largest(
-    dy: Host, tap: Host, dx: Host, channels: int, width: Width, plan: Meetings, start: int, stop: int
-) -> None:
+def _to_largest(dy: Host, tap: Host, dx: Host, channels: int, width: Width, plan: Meetings, turn: Turn) -> None:
     lanes, runs = len(width), plan.runs
     source, number = np.empty(plan.taps[0], np.int64), np.empty(plan.taps[0], np.int64)
     none = repeat(dx.dtype.type(0), width)
-    for job in range(start, stop):
+    job = claim(turn)
+    while job >= 0:
         for s in range(len(runs.first)):
             place = meet(plan, job, s, source, number)
             for p in range(place.last + 1):
@@ -97,14 +99,16 @@ def _to_largest(
                         chosen = load(tap, at, width) == repeat(tap.dtype.type(number[e]), width)
                         total = total + where(chosen, load(dy, at, width), none)
                     store(dx, to + c, total)
+        job = claim(turn)
 
 
 @loop
-def _mean(x: Host, y: Host, channels: int, width: Width, plan: Meetings, start: int, stop: int, members: Host) -> None:
+def _mean(x: Host, y: Host, channels: int, width: Width, plan: Meetings, turn: Turn, members: Host) -> None:
     lanes, runs = len(width), plan.runs
     source, number = np.empty(plan.taps[0], np.int64), np.empty(plan.taps[0], np.int64)
     none = repeat(y.dtype.type(0), width)
-    for job in range(start, stop):
+    job = claim(turn)
+    while job >= 0:
         for s in range(len(runs.first)):
             place = meet(plan, job, s, source, number)
             for p in range(place.last + 1):
@@ -115,16 +119,16 @@ def _mean(x: Host, y: Host, channels: int, width: Width, plan: Meetings, start: 
                     for e in range(place.met):
                         total = total + load(x, source[e] * channels + on + c, width)
                     store(y, window * channels + c, total / count)
+        job = claim(turn)
 
 
 @loop
-def _spread(
-    dy: Host, dx: Host, channels: int, width: Width, plan: Meetings, start: int, stop: int, share: Host
-) -> None:
+def _spread(dy: Host, dx: Host, channels: int, width: Width, plan: Meetings, turn: Turn, share: Host) -> None:
     lanes, runs = len(width), plan.runs
     source, number = np.empty(plan.taps[0], np.int64), np.empty(plan.taps[0], np.int64)
     none = repeat(dx.dtype.type(0), width)
-    for job in range(start, stop):
+    job = claim(turn)
+    while job >= 0:
         for s in range(len(runs.first)):
             place = meet(plan, job, s, source, number)
             for p in range(place.last + 1):
@@ -137,3 +141,4 @@ def _spread(
                             dy, window * channels + c, width
                         )
                     store(dx, to + c, total)
+        job = claim(turn)

@@ -22,6 +22,8 @@ from xpconv.execution.blas import one_thread, openblas
 from xpconv.execution.workspace import in_task
 
 T = TypeVar("T")
+Job = Callable[[], Callable[[], None] | None]
+LINE = 8  # of such numbers as bells in a cache line: threads that write to different ones do not wait for each other
 RUN = 1024  # numbers in a row from which NumPy reads them where they lie; it would copy rows up to eight times as long
 
 
@@ -48,24 +50,37 @@ def bind(cpus: Iterable[int]) -> None:
 
 
 class Workers:
-    """Threads that take tasks, one for each processor."""
+    """Threads that take jobs, one for each processor.
+
+    Attributes
+    ----------
+    cpus : tuple of int
+        Their processors.
+    jobs : list of queue
+        What each is given to do: functions, which may return what there is to do when they are gone.
+    bells : table
+        In a cache line for each, a number that changes after it is given a job, for those that look out for it.
+    """
 
     def __init__(self, cpus: Iterable[int]) -> None:
         self.cpus = tuple(cpus)
-        self.jobs: list[queue.SimpleQueue[Callable[[], None]]] = []
+        self.jobs: list[queue.SimpleQueue[Job]] = []
+        self.bells = np.zeros(len(self.cpus) * LINE, np.int64)
         for cpu in self.cpus:
-            jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+            jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
             self.jobs.append(jobs)
             threading.Thread(target=self._work, args=(cpu, jobs), name=f"xpconv-{cpu}", daemon=True).start()
 
     @staticmethod
-    def _work(cpu: int, jobs: queue.SimpleQueue[Callable[[], None]]) -> None:
+    def _work(cpu: int, jobs: queue.SimpleQueue[Job]) -> None:
         _here.working = True
         np.setbufsize(RUN)
         with contextlib.suppress(AttributeError, OSError):  # no binding on this system: work wherever we are put
             os.sched_setaffinity(threading.get_native_id(), {cpu})
         while True:
-            jobs.get()()
+            rest = jobs.get()()
+            if rest is not None:  # when the job, and all that it held, is gone
+                rest()
 
     def run(self, function: Callable[[T], object], tasks: Iterable[T]) -> None:
         """Call the function on every task and wait; raise the first exception once all workers have stopped."""
@@ -88,32 +103,16 @@ class Workers:
 
         for jobs in self.jobs:
             jobs.put(job)
+        self.bells += 1
         for _ in self.jobs:
             done.get()
         if failures:
             raise failures[0]
 
-    def share(self, function: Callable[[int], object], shares: int) -> None:
-        """Call the function on the number of every share, one of them on this thread, and wait for the others."""
+    def nearest(self, count: int) -> int:
+        """Return which of the first workers is on the processor that the caller is on, or the first of all."""
         cpu = _current_processor()()
-        here = self.cpus.index(cpu) if cpu in self.cpus[:shares] else 0
-        others = [i for i in range(shares) if i != here]
-        done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-
-        def job(i: int) -> None:
-            failure = None
-            try:
-                function(i)
-            except BaseException as raised:
-                failure = raised
-            done.put(failure)
-
-        for i in others:
-            self.jobs[i].put(functools.partial(job, i))
-        job(here)
-        failures = [failure for failure in [done.get() for _ in range(shares)] if failure is not None]
-        if failures:
-            raise failures[0]
+        return self.cpus.index(cpu) if cpu in self.cpus[:count] else 0
 
 
 _END = object()
@@ -122,7 +121,8 @@ _hiring = threading.Lock()
 _hired: list[Workers] = []
 
 
-def _workers() -> Workers:
+def hired() -> Workers:
+    """Return the workers of this process."""
     with _hiring:
         if not _hired:
             _hired.append(Workers(processors()))
@@ -151,7 +151,7 @@ def run(function: Callable[[T], object], tasks: Iterable[T]) -> None:
     if lanes() > 1:
         with one_thread():
             if len(tasks) > 1:
-                _workers().run(function, tasks)
+                hired().run(function, tasks)
             elif tasks:
                 _here.working = True
                 try:
@@ -170,15 +170,3 @@ def _alone(function: Callable[[T], object], tasks: Iterable[T]) -> None:
             in_task(function, task)
     finally:
         np.setbufsize(before)
-
-
-def share(function: Callable[[int], object], shares: int) -> None:
-    """Call the function on the number of every share, of which there are no more than lanes, all at the same time.
-
-    It is for functions that let the interpreter go for as long as they compute, so that this thread need not wait
-    beside them but takes a share too. Each share stays with a processor, where its part of the data may be in cache.
-    """
-    if shares > 1:
-        _workers().share(function, shares)
-    elif shares:
-        function(0)
