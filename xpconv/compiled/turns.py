@@ -101,6 +101,8 @@ def share(function: Callable[[Turn], object], jobs: int, shares: int) -> None:
     Its jobs are shared out evenly at first, so that each thread has those whose data may be in its cache; this thread
     takes a share too. The first exception is raised once all are done.
     """
+    if jobs == 0:
+        return
     state = np.zeros((max(shares, 1), LINE), np.int64)
     starts = [i * jobs // len(state) for i in range(len(state) + 1)]
     state[:, 0], state[:, 1] = starts[:-1], starts[1:]
