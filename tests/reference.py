@@ -129,7 +129,7 @@ def conv(x, weight, bias=None, stride=1, pad=0, dilation=1, groups=1):
     taps = weight.reshape(groups, o // groups, weight.shape[1], -1)
     y = np.zeros((n, o, *output), np.result_type(x, weight))
     for at, window in places:
-        patch = padded[(..., *window)].reshape(n, groups, weight.shape[1], -1)
+        patch = padded[(..., *window)].reshape(n, groups, *taps.shape[2:])
         y[(..., *at)] = np.einsum("ngct,goct->ngo", patch, taps).reshape(n, o)
     return y if bias is None else y + bias.reshape(-1, *[1] * len(output))
 
@@ -144,7 +144,7 @@ def conv_gradients(dy, x, weight, stride=1, pad=0, dilation=1, groups=1):
     dtaps = np.zeros(taps.shape, np.result_type(dy, x))
     for at, window in places:
         patch = padded[(..., *window)]
-        grouped = patch.reshape(n, groups, weight.shape[1], -1)
+        grouped = patch.reshape(n, groups, *taps.shape[2:])
         dy_at = dy[(..., *at)].reshape(n, groups, o // groups)
         dpadded[(..., *window)] += np.einsum("ngo,goct->ngct", dy_at, taps.conj()).reshape(patch.shape)
         dtaps += np.einsum("ngo,ngct->goct", dy_at, grouped.conj())

@@ -46,14 +46,14 @@ class Depthwise:
 
         def block(band: Band, place: Array | None) -> Array:
             elements, part = window.part(band.rows.start, band.rows.stop)
-            y = None if place is None else xp.reshape(place, (*place.shape[:-1], plan.groups, -1))
+            y = None if place is None else xp.reshape(place, (*place.shape[:-1], plan.groups, filters // plan.groups))
             first = True
             for (tap, channel), seen in _seen(x[band.images, elements, ...], part, plan.groups):
                 y = add_product(None if first else y, seen, numbers[tap, channel, ...], place=y)
                 first = False
             if bias is not None:
                 y += xp.reshape(bias, (plan.groups, -1))
-            return xp.reshape(y, (-1, *part.output, filters)) if place is None else place
+            return xp.reshape(y, (y.shape[0], *part.output, filters)) if place is None else place
 
         return assemble(x, (x.shape[0], *window.output, filters), _bands(x, filters, plan), block)
 
@@ -95,7 +95,7 @@ def _correlated(x: Array, numbers: Array, bias: Array | None, plan: Plan) -> Arr
 
     def block(band: Band, place: Array) -> Array:
         elements, part = window.part(band.rows.start, band.rows.stop)
-        flat, first = place.reshape(*place.shape[:-2], -1), True
+        flat, first = _joined(place), True
         by_row = weight[..., : flat.shape[-1]]
         for taps, seen in _rows(x[band.images, elements, ...], part):
             with scratch():
@@ -119,7 +119,7 @@ def _gradients(x: Array, dy: Array, plan: Plan) -> Array:
     def part_of(band: Band) -> Array:
         elements, part = window.part(band.rows.start, band.rows.stop)
         given = settled(dy[band.images, band.rows, ...])
-        width, given = given.shape[-2], given.reshape(*given.shape[:-2], -1)
+        width, given = given.shape[-2], _joined(given)
         sums = zeros(x, (*window.kernel, channels))
         for taps, seen in _rows(x[band.images, elements, ...], part):
             with scratch():
@@ -131,6 +131,11 @@ def _gradients(x: Array, dy: Array, plan: Plan) -> Array:
         return sums
 
     return total(x, _bands(x, channels, plan), part_of, moving=(x, dy))
+
+
+def _joined(rows: Array) -> Array:
+    """(..., W, C) to (..., W*C), of empty batches too."""
+    return rows.reshape(*rows.shape[:-2], math.prod(rows.shape[-2:]))
 
 
 class _Labels(NamedTuple):
@@ -158,7 +163,7 @@ def _rows(x: Array, window: Window) -> Iterator[tuple[slice, Array]]:
         if phase.over.kernel:
             part = settled(extend(x[*before, phase.elements, :], [*margins, phase.over.margin], first=1))
             counts, steps = (phase.over.kernel, last.output * channels), (phase.over.dilation * channels, 1)
-            seen = overlapping_view(part.reshape(*part.shape[:-2], -1), len(window.axes), counts, steps)
+            seen = overlapping_view(_joined(part), len(window.axes), counts, steps)
             for i in reversed(range(len(outer))):
                 seen = frames(seen, 1 + i, outer[i])
             yield phase.taps, seen
@@ -167,7 +172,7 @@ def _rows(x: Array, window: Window) -> Iterator[tuple[slice, Array]]:
 def _seen(x: Array, window: Window, groups: int) -> Iterator[tuple[tuple[int, int], Array]]:
     """Give for every tap and channel of a group what all windows see of it: (n, *output, G, 1)."""
     padded = extend(x, window.margins, first=1)
-    padded = namespace_of(x).reshape(padded, (*padded.shape[:-1], groups, -1))
+    padded = namespace_of(x).reshape(padded, (*padded.shape[:-1], groups, x.shape[-1] // groups))
     for tap, where in enumerate(window.places()):
         for channel in range(padded.shape[-1]):
             yield (tap, channel), padded[:, *where, :, channel : channel + 1]

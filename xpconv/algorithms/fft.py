@@ -267,7 +267,8 @@ def _multiplied(spectra: Array, laid: Array) -> Array:
         return times(spectra, laid[:, 0, ...])
     if width == 1:
         rows = xp.reshape(spectra, (numbers, count, groups, 1))
-        return xp.reshape(add_product(None, rows, xp.reshape(laid, (numbers, 1, groups, -1))), (numbers, count, -1))
+        made = add_product(None, rows, xp.reshape(laid, (numbers, 1, groups, blocks * made)))
+        return xp.reshape(made, (numbers, count, math.prod(made.shape[2:])))
     rows = settled(xp.moveaxis(xp.reshape(spectra, (numbers, count, groups, width)), 2, 1))
     return xp.reshape(settled(xp.moveaxis(times(rows, laid), 1, 2)), (numbers, count, groups * blocks * made))
 

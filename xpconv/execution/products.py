@@ -114,7 +114,7 @@ def summed(a: Array, b: Array) -> Array:
     tall, wide = (_even_block(count) for count in (depth, filters))
     at_once = _rows(rows, small_product() // (tall * wide))
     sums = math.ceil(rows / at_once)
-    if sums > 1 and sums * y.nbytes > SUMS:
+    if rows == 0 or (sums > 1 and sums * y.nbytes > SUMS):
         step(np.matmul, a.mT, b, y)
         return y
     parts = y[..., None, :, :] if sums == 1 else empty((*y.shape[:-2], sums, *y.shape[-2:]), y.dtype)

@@ -58,7 +58,7 @@ def bands(x: Array, batch: int, rows: int, numbers: int, *, work: int, workspace
     threads = lanes() if own and batch * rows * work > ALONE else 1
     limit = min(max(TASK, least * ITEMSIZE), workspace // threads) if own else workspace
     at_once = max(1, min(limit // max(1, numbers * ITEMSIZE), math.ceil(batch * rows / threads)))
-    if at_once < rows:
+    if at_once < rows and batch > 0:
         parts = math.ceil(rows / at_once)
         parts += (-parts * batch % threads) // math.gcd(batch, threads) if batch < threads else 0
         return [Band(slice(n, n + 1), cut) for n in range(batch) for cut in evenly(rows, parts)]
