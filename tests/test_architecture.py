@@ -36,7 +36,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
         "testing.comparison",
     ],
     ["algorithms.fft", "compiled.meetings", "compiled.registers", "testing.gradients"],
-    ["compiled.sweeps", "compiled.tiles", "cuda.problems", "cuda.sources"],
+    ["compiled.slides", "compiled.sweeps", "compiled.tiles", "cuda.problems", "cuda.sources"],
     ["compiled.*", "cuda.runtime"],
     ["cuda.graphs", "cuda.pooling", "cuda.rows", "cuda.winograd"],
     ["cuda.lowering"],

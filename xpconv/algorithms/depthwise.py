@@ -53,7 +53,7 @@ class Depthwise:
                 first = False
             if bias is not None:
                 y += xp.reshape(bias, (plan.groups, -1))
-            return xp.reshape(y, (y.shape[0], *part.output, filters)) if place is None else place
+            return xp.reshape(y, (-1, *part.output, filters)) if place is None else place
 
         return assemble(x, (x.shape[0], *window.output, filters), _bands(x, filters, plan), block)
 

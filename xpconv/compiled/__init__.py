@@ -6,8 +6,8 @@ first asked for.
 
 Windows are given to a loop as tables (`meetings`), so one source serves any number of axes, every stride, dilation and
 padding, and both directions; bands of its work run on the library's own threads (`sweeps`). What cannot even be said in
-a loop, sums of many vectors that stay in registers and transforms of whole tiles, is said to the compiler behind Numba
-(`registers`, `tiles`).
+a loop, sums of many vectors that stay in registers, windows that slide through them, and transforms of whole tiles, is
+said to the compiler behind Numba (`registers`, `slides`, `tiles`).
 """
 
 from __future__ import annotations

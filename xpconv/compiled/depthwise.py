@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from xpconv.algorithms import Plan
-from xpconv.compiled.compiler import loop
-from xpconv.compiled.lines import Width, load, store
-from xpconv.compiled.meetings import Meetings, meet, meetings
+from xpconv.compiled.compiler import loop, vector_bytes
+from xpconv.compiled.meetings import Meetings, meetings
+from xpconv.compiled.slides import VECTORS, Course, Slides, correlate, course, weigh
 from xpconv.compiled.sweeps import sweep
 from xpconv.compiled.turns import Turn, claim
 from xpconv.windows import Window
@@ -32,107 +35,128 @@ class Depthwise:
         return True
 
     def prepare(self, weight: Host, plan: Plan) -> Host:
-        """(*kernel, 1, C) to (taps, C)."""
-        return np.ascontiguousarray(weight).reshape(-1, weight.shape[-1])
+        """Lay the weight out for the slides of windows."""
+        return _laid(weight, course(plan.window.axes[-1]))
 
     def convolve(self, x: Host, weight: Host, bias: Host | None, plan: Plan, prepared: Host | None = None) -> Host:
         """Sum over the taps of every window: (N, *size, C) to (N, *output, C)."""
-        by_tap = self.prepare(weight, plan) if prepared is None else prepared
-        return _summed(x, plan.window.output, meetings(plan.window), by_tap, bias)
+        window, way = plan.window, course(plan.window.axes[-1])
+        laid = _laid(weight, way) if prepared is None else prepared
+        return _summed(x, window.output, meetings(window), way, laid, bias)
 
     def input_gradient(self, dy: Host, weight: Host, plan: Plan, bias: Host | None = None) -> Host:
         """Give every element its share of dy, and a bias: (N, *output, C) to (N, *size, C)."""
-        return _summed(dy, plan.window.size, meetings(plan.window, adjoint=True), self.prepare(weight, plan), bias)
+        window, way = plan.window, course(plan.window.axes[-1], adjoint=True)
+        return _summed(dy, window.size, meetings(window, adjoint=True), way, _laid(weight, way), bias)
 
     def weight_gradient(self, x: Host, dy: Host, plan: Plan) -> Host:
         """Correlate the input with dy: (N, *size, C) and (N, *output, C) to (*kernel, 1, C)."""
-        window, channels = plan.window, x.shape[-1]
-        shares = np.empty((SHARES, window.taps, channels), x.dtype)
-        sweep(_weight_gradient, meetings(window), (x,), (dy,), shares, jobs=SHARES)
-        dweight: Host = shares.sum(axis=0).reshape(*window.kernel, 1, channels)
-        return dweight
+        window, channels, way = plan.window, x.shape[-1], course(plan.window.axes[-1])
+        blocks, width = _blocks(x)
+        shares = np.zeros((SHARES, blocks, window.taps // way.most, way.most, width), x.dtype)
+        loop_ = _correlation(way.tall, way.most, way.stride)
+        sweep(loop_, (x, dy), SHARES, channels, meetings(window), way.slides, shares)
+        taps = np.moveaxis(shares.sum(axis=0), 0, 2).reshape(*window.kernel, 1, blocks * width)
+        return np.ascontiguousarray(taps[..., :channels])
 
 
-def _summed(x: Host, size: tuple[int, ...], plan: Meetings, by_tap: Host, bias: Host | None) -> Host:
+def _summed(x: Host, size: tuple[int, ...], plan: Meetings, way: Course, laid: Host, bias: Host | None) -> Host:
+    """Sum up for every target, of which there are so many, over what it meets."""
     y = np.empty((x.shape[0], *size, x.shape[-1]), x.dtype)
-    bias = np.zeros(x.shape[-1], x.dtype) if bias is None else np.ascontiguousarray(bias)
-    sweep(_weighted_sum, plan, (x,), (y,), by_tap.reshape(-1), bias)
+    begin = np.zeros(math.prod(_blocks(x)), x.dtype)
+    if bias is not None:
+        begin[: len(bias)] = bias
+    loop_, (_, width) = _weighing(way.tall, way.most, way.stride), _blocks(x)
+    sweep(loop_, (x, y), x.shape[0] * plan.target[0], x.shape[-1], width, plan, way.slides, laid.reshape(-1), begin)
     return y
 
 
-@loop
-def _weighted_sum(
-    x: Host,
-    y: Host,
-    channels: int,
-    width: Width,
-    plan: Meetings,
-    turn: Turn,
-    weight: Host,
-    bias: Host,
-) -> None:
-    lanes, step, move = len(width), plan.runs.step * channels, plan.runs.move * channels
-    source, tap = np.empty(plan.taps[0], np.int64), np.empty(plan.taps[0], np.int64)
-    job = claim(turn)
-    while job >= 0:
-        for s in range(len(plan.runs.first)):
-            place, p = meet(plan, job, s, source, tap), 0
-            to, on = place.first * channels, 0
-            while p + 3 <= place.last:  # four targets at a time, which share what is read of the weight
-                for b in range(0, channels, lanes):
-                    c = min(b, channels - lanes)
-                    sum0 = sum1 = sum2 = sum3 = load(bias, c, width)
-                    for e in range(place.met):
-                        at, line = source[e] * channels + on + c, load(weight, tap[e] * channels + c, width)
-                        sum0 = sum0 + line * load(x, at, width)
-                        sum1 = sum1 + line * load(x, at + move, width)
-                        sum2 = sum2 + line * load(x, at + 2 * move, width)
-                        sum3 = sum3 + line * load(x, at + 3 * move, width)
-                    store(y, to + c, sum0)
-                    store(y, to + step + c, sum1)
-                    store(y, to + 2 * step + c, sum2)
-                    store(y, to + 3 * step + c, sum3)
-                p, to, on = p + 4, to + 4 * step, on + 4 * move
-            while p <= place.last:
-                for b in range(0, channels, lanes):
-                    c = min(b, channels - lanes)
-                    total = load(bias, c, width)
-                    for e in range(place.met):
-                        line = load(weight, tap[e] * channels + c, width)
-                        total = total + line * load(x, source[e] * channels + on + c, width)
-                    store(y, to + c, total)
-                p, to, on = p + 1, to + step, on + move
+def _laid(weight: Host, way: Course) -> Host:
+    """(*kernel, 1, C) to (B, S, numbers): for every slide its rows of taps, in the order of its columns."""
+    *outer, last, _, channels = weight.shape
+    blocks, width = _blocks(weight)
+    padded = np.zeros((math.prod(outer), last, blocks * width), weight.dtype)
+    padded[..., :channels] = weight.reshape(-1, last, channels)
+    by_block = np.moveaxis(padded.reshape(-1, last, blocks, width), 2, 0)
+    laid = np.zeros((blocks, len(way.taps), len(padded) * way.most * width), weight.dtype)
+    for slide, taps in enumerate(way.taps):
+        chosen = by_block[:, :, list(taps)].reshape(blocks, -1)
+        laid[:, slide, : chosen.shape[1]] = chosen
+    return laid
+
+
+def _blocks(array: Host) -> tuple[int, int]:
+    """Return in how many blocks its channels are taken, and how many there are in a block."""
+    width = VECTORS * (vector_bytes() // array.itemsize)
+    return math.ceil(array.shape[-1] / width), width
+
+
+@functools.cache
+def _weighing(tall: int, most: int, stride: int) -> Callable[..., None]:
+    """Make the loop for tiles of this size."""
+    fewer = max(most - 1, 1)
+
+    @loop
+    def weighed(
+        x: Host, y: Host, turn: Turn, channels: int, width: int, plan: Meetings, slides: Slides, laid: Host, bias: Host
+    ) -> None:
+        rows, source, tap, row = plan.rows, plan.rows.source, plan.rows.tap, plan.source[1] * channels
+        blocks = (channels + width - 1) // width
+        size = len(laid) // (blocks * len(slides.first))
         job = claim(turn)
+        while job >= 0:
+            n, r = divmod(job, plan.target[0])
+            image = n * plan.source[0] * row
+            for s in range(len(slides.first)):
+                step, pitch, taps = slides.step[s] * channels, slides.pitch[s] * channels, slides.taps[s]
+                met = (rows.start[r], rows.start[r + 1] if taps else rows.start[r], row)
+                for p in range(0, slides.length[s], tall):
+                    on = p * stride
+                    bounds = (slides.low[s] - on, slides.high[s] - on, slides.length[s] - p)
+                    first = image + (slides.start[s] + on * slides.pitch[s]) * channels
+                    to = (job * plan.target[1] + slides.first[s]) * channels + p * step
+                    for block in range(blocks):
+                        c = block * width
+                        at, left = (c, first + c, (block * len(slides.first) + s) * size, to + c), channels - c
+                        if taps == fewer:
+                            weigh(
+                                tall, fewer, stride, at, bias, x, pitch, bounds, met, source, tap, laid, y, step, left
+                            )
+                        else:
+                            weigh(tall, most, stride, at, bias, x, pitch, bounds, met, source, tap, laid, y, step, left)
+            job = claim(turn)
+
+    return weighed
 
 
-@loop
-def _weight_gradient(x: Host, dy: Host, channels: int, width: Width, plan: Meetings, turn: Turn, shares: Host) -> None:
-    lanes, runs, (parts, taps, _) = len(width), plan.runs, shares.shape
-    jobs = len(dy) // (plan.target[1] * channels)
-    source, tap = np.empty(taps, np.int64), np.empty(taps, np.int64)
-    sums = np.empty((channels + lanes - 1) // lanes * taps * lanes, x.dtype)  # by line, so that none overlap
-    part = claim(turn)
-    while part >= 0:
-        sums[:] = 0
-        for job in range(part * jobs // parts, (part + 1) * jobs // parts):
-            for s in range(len(runs.first)):
-                place = meet(plan, job, s, source, tap)
-                for e in range(0, place.met, 3):  # three taps share what is read of dy, the last ones anew
-                    f, g = min(e + 1, place.met - 1), min(e + 2, place.met - 1)
-                    for b in range(0, channels, lanes):
-                        c = min(b, channels - lanes)
-                        to0, to1, to2 = b * taps + tap[e] * lanes, b * taps + tap[f] * lanes, b * taps + tap[g] * lanes
-                        sum0, sum1, sum2 = load(sums, to0, width), load(sums, to1, width), load(sums, to2, width)
-                        for p in range(place.last + 1):
-                            line, on = load(dy, (place.first + p * runs.step) * channels + c, width), p * runs.move
-                            sum0 = sum0 + line * load(x, (source[e] + on) * channels + c, width)
-                            sum1 = sum1 + line * load(x, (source[f] + on) * channels + c, width)
-                            sum2 = sum2 + line * load(x, (source[g] + on) * channels + c, width)
-                        store(sums, to0, sum0)
-                        store(sums, to1, sum1)
-                        store(sums, to2, sum2)
-        share = shares[part].reshape(-1)
-        for b in range(0, channels, lanes):
-            for k in range(taps):
-                store(share, k * channels + min(b, channels - lanes), load(sums, b * taps + k * lanes, width))
+@functools.cache
+def _correlation(tall: int, most: int, stride: int) -> Callable[..., None]:
+    """Make the loop for tiles of this size."""
+
+    @loop
+    def correlated(x: Host, dy: Host, turn: Turn, channels: int, plan: Meetings, slides: Slides, shares: Host) -> None:
+        parts, blocks, taps, _, width = shares.shape
+        sums = shares.reshape(-1)
+        rows, height, row = plan.rows, plan.target[0], plan.source[1] * channels
+        jobs = len(dy) // (height * plan.target[1] * channels)
         part = claim(turn)
+        while part >= 0:
+            for job in range(part * jobs * height // parts, (part + 1) * jobs * height // parts):
+                n, r = divmod(job, height)
+                for i in range(rows.start[r], rows.start[r + 1]):
+                    origin = (n * plan.source[0] + rows.source[i]) * row
+                    for block in range(blocks):
+                        c = block * width
+                        to = ((part * blocks + block) * taps + rows.tap[i]) * most * width
+                        for s in range(len(slides.first)):
+                            step, pitch = slides.step[s] * channels, slides.pitch[s] * channels
+                            for p in range(0, slides.length[s], tall):
+                                on = p * stride
+                                bounds = (slides.low[s] - on, slides.high[s] - on, slides.length[s] - p)
+                                first = origin + (slides.start[s] + on * slides.pitch[s]) * channels + c
+                                found = (job * plan.target[1] + slides.first[s]) * channels + p * step + c
+                                at = to, first, found
+                                correlate(tall, most, stride, at, sums, x, pitch, bounds, dy, step, channels - c)
+            part = claim(turn)
+
+    return correlated

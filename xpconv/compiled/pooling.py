@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from xpconv.arrays.libraries import Pullback
 from xpconv.compiled.compiler import loop
-from xpconv.compiled.lines import Width, exceeds, load, repeat, store, where
+from xpconv.compiled.lines import Width, exceeds, load, repeat, store, where, width_for
 from xpconv.compiled.meetings import Meetings, meet, meetings
 from xpconv.compiled.sweeps import sweep
 from xpconv.compiled.turns import Turn, claim
@@ -26,11 +26,11 @@ def largest(x: Host, window: Window) -> tuple[Host, Pullback]:
     """
     y = np.empty((x.shape[0], *window.output, x.shape[-1]), x.dtype)
     tap = np.empty(y.shape, np.min_scalar_type(window.taps - 1))
-    sweep(_largest, meetings(window), (x,), (y, tap))
+    _sweep(_largest, meetings(window), (x, y, tap))
 
     def pullback(dy: Host) -> tuple[Host]:
         dx = np.empty((dy.shape[0], *window.size, dy.shape[-1]), dy.dtype)
-        sweep(_to_largest, meetings(window, adjoint=True), (dy, tap), (dx,))
+        _sweep(_to_largest, meetings(window, adjoint=True), (dy, tap, dx))
         return (dx,)
 
     return y, pullback
@@ -40,14 +40,21 @@ def mean(x: Host, window: Window, members: Sequence[Sequence[float]]) -> tuple[H
     """Take the mean of every window, of so many members along each axis: (N, *size, C) to (N, *output, C)."""
     count, share = _counted(tuple(members), x.dtype)
     y = np.empty((x.shape[0], *window.output, x.shape[-1]), x.dtype)
-    sweep(_mean, meetings(window), (x,), (y,), count)
+    _sweep(_mean, meetings(window), (x, y), count)
 
     def pullback(dy: Host) -> tuple[Host]:
         dx = np.empty((dy.shape[0], *window.size, dy.shape[-1]), dy.dtype)
-        sweep(_spread, meetings(window, adjoint=True), (dy,), (dx,), share)
+        _sweep(_spread, meetings(window, adjoint=True), (dy, dx), share)
         return (dx,)
 
     return y, pullback
+
+
+def _sweep(function: Callable[..., None], plan: Meetings, arrays: Sequence[Host], *more: Host) -> None:
+    """Call a loop on all rows of targets."""
+    first, channels = arrays[0], arrays[0].shape[-1]
+    width = width_for(channels, max(array.itemsize for array in arrays))
+    sweep(function, arrays, first.shape[0] * plan.target[0], channels, width, plan, *more)
 
 
 @functools.lru_cache(maxsize=256)
@@ -58,7 +65,7 @@ def _counted(members: tuple[Sequence[float], ...], dtype: np.dtype[Any]) -> tupl
 
 
 @loop
-def _largest(x: Host, y: Host, tap: Host, channels: int, width: Width, plan: Meetings, turn: Turn) -> None:
+def _largest(x: Host, y: Host, tap: Host, turn: Turn, channels: int, width: Width, plan: Meetings) -> None:
     lanes, runs = len(width), plan.runs
     source, number = np.empty(plan.taps[0], np.int64), np.empty(plan.taps[0], np.int64)
     job = claim(turn)
@@ -82,7 +89,7 @@ def _largest(x: Host, y: Host, tap: Host, channels: int, width: Width, plan: Mee
 
 
 @loop
-def _to_largest(dy: Host, tap: Host, dx: Host, channels: int, width: Width, plan: Meetings, turn: Turn) -> None:
+def _to_largest(dy: Host, tap: Host, dx: Host, turn: Turn, channels: int, width: Width, plan: Meetings) -> None:
     lanes, runs = len(width), plan.runs
     source, number = np.empty(plan.taps[0], np.int64), np.empty(plan.taps[0], np.int64)
     none = repeat(dx.dtype.type(0), width)
@@ -103,7 +110,7 @@ def _to_largest(dy: Host, tap: Host, dx: Host, channels: int, width: Width, plan
 
 
 @loop
-def _mean(x: Host, y: Host, channels: int, width: Width, plan: Meetings, turn: Turn, members: Host) -> None:
+def _mean(x: Host, y: Host, turn: Turn, channels: int, width: Width, plan: Meetings, members: Host) -> None:
     lanes, runs = len(width), plan.runs
     source, number = np.empty(plan.taps[0], np.int64), np.empty(plan.taps[0], np.int64)
     none = repeat(y.dtype.type(0), width)
@@ -123,7 +130,7 @@ def _mean(x: Host, y: Host, channels: int, width: Width, plan: Meetings, turn: T
 
 
 @loop
-def _spread(dy: Host, dx: Host, channels: int, width: Width, plan: Meetings, turn: Turn, share: Host) -> None:
+def _spread(dy: Host, dx: Host, turn: Turn, channels: int, width: Width, plan: Meetings, share: Host) -> None:
     lanes, runs = len(width), plan.runs
     source, number = np.empty(plan.taps[0], np.int64), np.empty(plan.taps[0], np.int64)
     none = repeat(dx.dtype.type(0), width)

@@ -1,0 +1,245 @@
+"""Windows that slide along an axis, their taps side by side, so that what one of them reads serves its neighbours.
+
+Targets whose windows follow each other so are one slide: all of them; or, with dilation or for elements that get their
+share of a gradient back, those of one residue. Some of a slide's targets at a time stay in registers, and what a
+column of the source has for them is read once.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xpconv.compiled.meetings import Table
+from xpconv.compiled.registers import REGISTERS, Writer
+from xpconv.windows import Axis
+
+numba: Any = importlib.import_module("numba")
+cgutils: Any = importlib.import_module("numba.core.cgutils")
+extending: Any = importlib.import_module("numba.extending")
+ir: Any = importlib.import_module("llvmlite.ir")
+
+VECTORS = 2  # of channels that are taken at a time
+MOST = 7
+
+
+class Slides(NamedTuple):
+    """Where slides lie, a number for each.
+
+    Attributes
+    ----------
+    first, step, length : table
+        Of their targets.
+    start, pitch : table
+        Where the first column of the first target is, which may be beside the source, and how far columns are apart.
+    low, high : table
+        From which column up to which there is a source.
+    taps : table
+        Columns of a target.
+    """
+
+    first: Table
+    step: Table
+    length: Table
+    start: Table
+    pitch: Table
+    low: Table
+    high: Table
+    taps: Table
+
+
+class Course(NamedTuple):
+    """The slides of an axis, which taps each has in the order of its columns, and their stride in columns."""
+
+    slides: Slides
+    taps: tuple[tuple[int, ...], ...]
+    stride: int
+
+    @property
+    def most(self) -> int:
+        """Return the largest number of taps; all slides have as many or one less, or none."""
+        return max(map(len, self.taps), default=0)
+
+    @property
+    def tall(self) -> int:
+        """Choose how many targets to take at a time, of those that fit into registers with one tap of each column."""
+        return max(2, min(MOST, (REGISTERS - 2) // VECTORS - self.most - 1))
+
+
+@functools.lru_cache(maxsize=256)
+def course(axis: Axis, *, adjoint: bool = False) -> Course:
+    """Tell how the windows of an axis slide over its elements; or its elements over its windows."""
+    if not adjoint:
+        return _course([(axis, range(axis.output), range(axis.kernel))])
+    phases = axis.phases()
+    return _course([(p.axis, range(axis.size)[p.elements], range(axis.kernel)[p.taps][::-1]) for p in phases])
+
+
+def _course(parts: list[tuple[Axis, range, range]]) -> Course:
+    """Cut parts, each with its targets and taps, into slides; they have one stride in common."""
+    rows, taps, strides = [], [], {1}
+    for axis, targets, numbers in parts:
+        common = math.gcd(axis.stride, axis.dilation)
+        strides = {axis.stride // common}
+        for some in (targets[r :: axis.dilation // common] for r in range(axis.dilation // common)):
+            if some:
+                start = targets.index(some[0]) * axis.stride - axis.before
+                low, high = -(start // axis.dilation), -((start - axis.size) // axis.dilation)
+                rows.append((some[0], some.step, len(some), start, axis.dilation, low, high, len(numbers)))
+                taps.append(tuple(numbers))
+    (stride,) = strides
+    return Course(Slides(*np.array(rows, np.int64).reshape(-1, 8).T.copy()), tuple(taps), stride)
+
+
+class Tile:
+    """Some targets side by side, and what they meet in a row: written down for those columns that are there."""
+
+    def __init__(self, builder: Any, writer: Writer, shape: tuple[int, int, int], bounds: Any) -> None:
+        self.builder, self.writer = builder, writer
+        self.tall, self.taps, self.stride = shape
+        self.low, self.high, self.live = cgutils.unpack_tuple(builder, bounds, 3)
+
+    def columns(self, row: Any, pitch: Any) -> Iterator[tuple[list[Any], list[tuple[int, int]]]]:
+        """Give what is read of each column, with the targets that meet it and by which taps."""
+        for j in range((self.tall - 1) * self.stride + self.taps):
+            met = [(t, j - t * self.stride) for t in range(self.tall) if 0 <= j - t * self.stride < self.taps]
+            if met:
+                column = self.writer.word(j)
+                above = self.builder.icmp_signed("<=", self.low, column)
+                with self.builder.if_then(self.builder.and_(above, self.builder.icmp_signed("<", column, self.high))):
+                    yield self.vectors(self.writer.after(row, self.builder.mul(pitch, column))), met
+
+    def targets(self, first: Any, step: Any) -> Iterator[tuple[int, Any]]:
+        """Give each target that is there, and its place."""
+        for t in range(self.tall):
+            with self.builder.if_then(self.builder.icmp_signed("<", self.writer.word(t), self.live)):
+                yield t, self.writer.after(first, self.builder.mul(step, self.writer.word(t)))
+
+    def vectors(self, pointer: Any) -> list[Any]:
+        """Read all vectors from here."""
+        return [self.writer.load(pointer, v) for v in range(VECTORS)]
+
+
+@extending.intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+def weigh(
+    context: Any,
+    tall: Any,
+    taps: Any,
+    stride: Any,
+    places: Any,
+    bias: Any,
+    x: Any,
+    pitch: Any,
+    bounds: Any,
+    rows: Any,
+    sources: Any,
+    numbers: Any,
+    weight: Any,
+    y: Any,
+    step: Any,
+    columns: Any,
+) -> Any:
+    """Write to a tile of targets the bias and the sum over their taps, for some vectors of channels.
+
+    Parameters
+    ----------
+    tall, taps, stride : int
+        Literal: targets, columns of each, and how many columns further each is than the one before.
+    places : (int, int, int, int)
+        Where in the arrays begin the bias, row 0 of the source with its first column, the weight, and the first target.
+    bias, weight : array
+        So many vectors; and as many for each row and column.
+    x, pitch
+        The source, and how far its columns are apart.
+    bounds : (int, int, int)
+        From which column up to which there is a source, and how many of the targets are there.
+    rows : (int, int, int)
+        From which up to which of the entries below to add up, and how far rows are apart.
+    sources, numbers : table
+        Rows of the source, and by which row of the weight they are met.
+    y, step, columns
+        The targets, how far they are apart, and how many channels there are.
+    """
+    shape = (tall.literal_value, taps.literal_value, stride.literal_value)
+    kinds = (tall, taps, stride, places, bias, x, pitch, bounds, rows, sources, numbers, weight, y, step, columns)
+
+    def write(compiler: Any, builder: Any, signature: Any, given: Any) -> Any:
+        data = {
+            i: compiler.make_array(kind)(compiler, builder, given[i]).data
+            for i, kind in enumerate(signature.args)
+            if isinstance(kind, numba.types.Array)
+        }
+        writer = Writer(compiler, builder, x.dtype, given[14], VECTORS)
+        tile = Tile(builder, writer, shape, given[7])
+        arrays = zip((data[4], data[5], data[11], data[12]), cgutils.unpack_tuple(builder, given[3], 4), strict=True)
+        begin, origin, kernels, target = (writer.after(*each) for each in arrays)
+        sums = [[cgutils.alloca_once_value(builder, value) for value in tile.vectors(begin)] for _ in range(shape[0])]
+        first, last, row = cgutils.unpack_tuple(builder, given[8], 3)
+        size = writer.word(shape[1] * VECTORS * writer.lanes)
+        with cgutils.for_range_slice(builder, first, last, writer.word(1)) as (i, _):
+            source, number = (builder.load(builder.gep(data[table], [i])) for table in (9, 10))
+            kernel = writer.after(kernels, builder.mul(number, size))
+            factors = [
+                tile.vectors(writer.after(kernel, writer.word(k * VECTORS * writer.lanes))) for k in range(shape[1])
+            ]
+            for values, met in tile.columns(writer.after(origin, builder.mul(source, row)), given[6]):
+                for (t, k), v in itertools.product(met, range(VECTORS)):
+                    writer.add_product(sums[t][v], values[v], factors[k][v])
+        for t, place in tile.targets(target, given[13]):
+            for v in range(VECTORS):
+                writer.store(builder.load(sums[t][v]), place, v)
+        return compiler.get_dummy_value()
+
+    return numba.types.void(*kinds), write
+
+
+@extending.intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+def correlate(
+    context: Any,
+    tall: Any,
+    taps: Any,
+    stride: Any,
+    places: Any,
+    sums: Any,
+    x: Any,
+    pitch: Any,
+    bounds: Any,
+    dy: Any,
+    step: Any,
+    columns: Any,
+) -> Any:
+    """Add to the sums of some taps, a few vectors each, the products of their columns and a tile of targets `dy`.
+
+    `places` say where the sums, the columns and the targets begin; the other parameters are those of `weigh`.
+    """
+    shape = (tall.literal_value, taps.literal_value, stride.literal_value)
+    kinds = (tall, taps, stride, places, sums, x, pitch, bounds, dy, step, columns)
+
+    def write(compiler: Any, builder: Any, signature: Any, given: Any) -> Any:
+        arrays = (compiler.make_array(signature.args[i])(compiler, builder, given[i]).data for i in (4, 5, 8))
+        writer = Writer(compiler, builder, x.dtype, given[10], VECTORS)
+        begun = zip(arrays, cgutils.unpack_tuple(builder, given[3], 3), strict=True)
+        into, source, found = (writer.after(*each) for each in begun)
+        tile, size = Tile(builder, writer, shape, given[7]), writer.word(VECTORS * writer.lanes)
+        lines = [writer.after(into, builder.mul(size, writer.word(k))) for k in range(shape[1])]
+        totals = [[cgutils.alloca_once_value(builder, value) for value in tile.vectors(line)] for line in lines]
+        nothing = ir.Constant(writer.vector, None)
+        factors = [[cgutils.alloca_once_value(builder, nothing) for _ in range(VECTORS)] for _ in range(shape[0])]
+        for t, place in tile.targets(found, given[9]):
+            for v, value in enumerate(tile.vectors(place)):
+                builder.store(value, factors[t][v])
+        for values, met in tile.columns(source, given[6]):
+            for (t, k), v in itertools.product(met, range(VECTORS)):
+                writer.add_product(totals[k][v], values[v], builder.load(factors[t][v]))
+        for k, line in enumerate(lines):
+            for v in range(VECTORS):
+                writer.store(builder.load(totals[k][v]), line, v)
+        return compiler.get_dummy_value()
+
+    return numba.types.void(*kinds), write
