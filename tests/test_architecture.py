@@ -16,7 +16,14 @@ ROOT = pathlib.Path(xpconv.__file__).parent
 
 FLOORS = [  # from the ground up; a star stands for every file of a folder
     ["algorithms.toom_cook", "compiled.compiler", "durability", "optimizers.hyperparameters", "windows.axis"],
-    ["arrays.libraries", "compiled.counters", "execution.blas", "execution.workspace", "windows.geometry"],
+    [
+        "arrays.libraries",
+        "compiled.calls",
+        "compiled.counters",
+        "execution.blas",
+        "execution.workspace",
+        "windows.geometry",
+    ],
     ["arrays.arguments", "arrays.backends", "arrays.layout", "execution.steps", "shards", "windows.transposition"],
     ["arrays.broadcasting", "arrays.frozen", "arrays.precision", "execution.recording", "execution.workers"],
     ["arrays", "compiled.turns", "execution.elementwise", "execution.tasks", "windows"],
@@ -36,7 +43,7 @@ FLOORS = [  # from the ground up; a star stands for every file of a folder
         "testing.comparison",
     ],
     ["algorithms.fft", "compiled.meetings", "compiled.registers", "testing.gradients"],
-    ["compiled.slides", "compiled.sweeps", "compiled.tiles", "cuda.problems", "cuda.sources"],
+    ["compiled.padding", "compiled.slides", "compiled.sweeps", "compiled.tiles", "cuda.problems", "cuda.sources"],
     ["compiled.*", "cuda.runtime"],
     ["cuda.graphs", "cuda.pooling", "cuda.rows", "cuda.winograd"],
     ["cuda.lowering"],

@@ -1,131 +1,164 @@
-"""Loops that threads share: who takes which job, what becomes of failures, and that nobody is waited for in vain."""
+"""Loops that threads share: who takes which job, who comes, and that nobody is waited for in vain."""
 
+import contextlib
 import threading
 
 import numpy as np
 import pytest
 
 from xpconv.compiled import turns
-from xpconv.compiled.compiler import loop
-from xpconv.compiled.turns import claim, share
+from xpconv.compiled.compiler import available, loop
+from xpconv.compiled.counters import add, pause, read
+from xpconv.compiled.turns import claim, each, share
 from xpconv.execution import workers
+
+compiled = pytest.mark.skipif(not available(), reason="the interpreter calls no other thread")
 
 
 @pytest.fixture(autouse=True)
 def two_workers(monkeypatch):
     """Two workers whatever the machine has, and none left behind for other tests."""
     monkeypatch.setattr(workers, "processors", lambda: (0, 7))
+    monkeypatch.setattr(workers, "openblas", lambda: True)
+    monkeypatch.setattr(workers, "one_thread", contextlib.nullcontext)
     monkeypatch.setattr(workers, "_hired", [])
+    yield
+    for hired in workers._hired:  # lets those go to sleep that linger for a day
+        for i in range(2):
+            hired.give(i, lambda: None)
 
 
 @loop
-def _count(taken, turn):
-    job = claim(turn)
+def _count(board, mine, taken):
+    job = claim(board, mine)
     while job >= 0:
-        taken[turn.mine, job] += 1
-        job = claim(turn)
+        taken[mine, job] += 1
+        job = claim(board, mine)
+
+
+@loop
+def _count_all(turn, *given):
+    each(_count, turn, given)
+
+
+def counted(jobs, shares):
+    taken = np.zeros((2, jobs), np.int64)
+    share(lambda turn: _count_all(turn, taken), jobs, shares)
+    return taken
+
+
+@loop
+def _meet(board, mine, came):
+    add(came, mine, 1)
+    waited = 0
+    while waited < 1000 and (read(came, 0) == 0 or read(came, 1) == 0):
+        waited += 1
+        pause()
+
+
+@loop
+def _meet_all(turn, *given):
+    each(_meet, turn, given)
+
+
+def met():
+    """Share a loop until both have come, which a thread does not that is about to sleep; return who was called last."""
+    for _ in range(1000):
+        came, turn = np.zeros(2, np.int64), []
+        share(lambda given, came=came, turn=turn: (turn.append(given), _meet_all(given, came)), 2, 2)
+        if came.tolist() == [1, 1]:
+            return turn[0]
+    raise AssertionError("they never met")
+
+
+@loop
+def _fail(board, mine, came, who):
+    _meet(board, mine, came)
+    if mine == who:
+        raise ZeroDivisionError
+
+
+@loop
+def _all_but_one(turn, *given):
+    each(_fail, turn, given)
 
 
 @pytest.mark.parametrize("jobs", [0, 1, 2, 7, 500])
 @pytest.mark.parametrize("shares", [0, 1, 2])
 def test_each_job_is_taken_once(jobs, shares):
     for _ in range(20):
-        taken = np.zeros((2, jobs), np.int64)
-        share(lambda turn, taken=taken: _count(taken, turn), jobs, shares)
-        assert (taken.sum(axis=0) == 1).all()
+        assert (counted(jobs, shares).sum(axis=0) == 1).all()
 
 
+@compiled
 @pytest.mark.parametrize("cpu", [-1, 0, 7])
 def test_threads_share_at_the_same_time_and_one_of_them_is_this_one(monkeypatch, cpu):
     monkeypatch.setattr(workers, "_current_processor", lambda: lambda: cpu)
-    threads, both = {}, threading.Barrier(2, timeout=60)
-
-    def function(turn):
-        both.wait()
-        threads[turn.mine] = threading.current_thread()
-
-    share(function, 2, 2)
-    mine = 1 if cpu == 7 else 0
-    assert threads.keys() == {0, 1}
-    assert threads[mine] is threading.current_thread()
-    assert threads[1 - mine].name == ("xpconv-0" if cpu == 7 else "xpconv-7")
+    for _ in range(20):
+        assert met().mine == (1 if cpu == 7 else 0)
 
 
-def test_the_jobs_of_a_thread_that_is_late_are_taken_by_the_other():
-    taken, over = np.zeros((2, 9), np.int64), threading.Event()
-
-    def function(turn):
-        here = threading.current_thread() is threading.main_thread()
-        assert here or over.wait(60)
-        _count(taken, turn)
-        if here:
-            assert taken[turn.mine].tolist() == [1] * 9
-            over.set()
-
-    share(function, 9, 2)
-    assert taken.sum() == 9
+@compiled
+def test_the_jobs_of_a_thread_that_does_not_come_are_taken_by_the_other():
+    leave = threading.Event()
+    for i in range(2):
+        workers.hired().give(i, lambda: leave.wait(60))
+    try:
+        taken = counted(9, 2)
+        assert taken.sum(axis=1).tolist() in ([9, 0], [0, 9])
+    finally:
+        leave.set()
 
 
-@pytest.mark.parametrize("failing", ["here", "there", "both"])
-def test_failures_reach_the_caller_and_the_next_loop_runs(failing):
-    def function(turn):
-        here = threading.current_thread() is threading.main_thread()
-        if failing == "both" or here == (failing == "here"):
-            raise ZeroDivisionError(turn.mine)
-
-    with pytest.raises(ZeroDivisionError):
-        share(function, 2, 2)
-    taken = np.zeros((2, 3), np.int64)
-    share(lambda turn: _count(taken, turn), 3, 2)
-    assert taken.sum() == 3
+@pytest.mark.parametrize("who", [0, 1])
+@compiled
+def test_failures_reach_the_caller_and_the_next_loop_runs(monkeypatch, who):
+    monkeypatch.setattr(turns, "PATIENCE", 1 << 30)
+    met()  # now the other one lingers
+    with pytest.raises(MemoryError, match="no room"):
+        for _ in range(1000):
+            share(lambda turn: _all_but_one(turn, np.zeros(2, np.int64), who), 2, 2)
+    assert counted(3, 2).sum() == 3
 
 
 @pytest.mark.parametrize("patience", [0, 1 << 30])
 def test_who_sleeps_is_woken_and_who_lingers_is_called(monkeypatch, patience):
     """However long they look out; with the patience of a day nothing below would end if nobody called them."""
     monkeypatch.setattr(turns, "PATIENCE", patience)
-    monkeypatch.setattr(workers, "openblas", lambda: True)
     for _ in range(3):
-        taken, tasks = np.zeros((2, 50), np.int64), []
-        share(lambda turn, taken=taken: _count(taken, turn), 50, 2)
+        tasks = []
+        assert (counted(50, 2).sum(axis=0) == 1).all()
+        if available():
+            met()
         workers.run(tasks.append, range(5))
-        assert (taken.sum(axis=0) == 1).all()
         assert sorted(tasks) == [0, 1, 2, 3, 4]
-    share(lambda turn: None, 2, 2)
-    for worker in workers.hired().jobs:
-        worker.put(lambda: None)
-    workers.hired().bells += 1  # lets those go home that would look out for a day
 
 
 def test_several_callers_share_the_workers():
-    taken = np.zeros((4, 2, 300), np.int64)
+    wrong = []
 
-    def call(i):
+    def call():
         for _ in range(50):
-            share(lambda turn: _count(taken[i], turn), 300, 2)
+            if not (counted(300, 2).sum(axis=0) == 1).all():
+                wrong.append(threading.current_thread())
 
-    callers = [threading.Thread(target=call, args=(i,)) for i in range(4)]
+    callers = [threading.Thread(target=call) for _ in range(4)]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join()
-    assert (taken.sum(axis=1) == 50).all()
+    assert not wrong
 
 
-def test_what_a_loop_was_given_is_let_go_when_it_is_done(monkeypatch):
-    monkeypatch.setattr(turns, "PATIENCE", 1 << 30)
-    given = [np.zeros((2, 5), np.int64)]
-    gone = threading.Event()
+def test_a_loop_within_another_one_runs_alone():
+    inside = []
+    share(lambda turn: inside.append(counted(5, 2)), 2, 2)
+    assert inside[0].sum(axis=1).tolist() == [5, 0]
 
-    class Given:
-        def __del__(self):
-            gone.set()
 
-    def function(turn, held):
-        _count(given[0], turn)
-
-    held = Given()
-    share(lambda turn, held=held: function(turn, held), 5, 2)
-    del held
-    assert gone.wait(60)
-    workers.hired().bells += 1
+def test_after_a_failure_before_the_loop_the_next_one_is_shared():
+    with pytest.raises(ZeroDivisionError):
+        share(lambda turn: 1 // 0, 2, 2)
+    turn = []
+    share(turn.append, 2, 2)
+    assert turn[0].others == 2

@@ -5,9 +5,9 @@ there is none, so what is computed does not depend on it. Nothing is imported an
 first asked for.
 
 Windows are given to a loop as tables (`meetings`), so one source serves any number of axes, every stride, dilation and
-padding, and both directions; bands of its work run on the library's own threads (`sweeps`). What cannot even be said in
-a loop, sums of many vectors that stay in registers, windows that slide through them, and transforms of whole tiles, is
-said to the compiler behind Numba (`registers`, `slides`, `tiles`).
+padding, and both directions. Its jobs are shared out to the library's own threads (`sweeps`, `turns`). What cannot even
+be said in a loop, sums of many vectors that stay in registers, windows that slide through them, and transforms of whole
+tiles, is said to the compiler behind Numba (`registers`, `slides`, `tiles`).
 """
 
 from __future__ import annotations

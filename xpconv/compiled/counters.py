@@ -48,11 +48,11 @@ def _teach() -> None:
         return builder.gep(context.make_array(kind)(context, builder, table).data, [place])
 
     def reading(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.load_atomic(address(context, builder, signature.args[0], *values), "acquire", bytes_of_one)
+        return builder.load_atomic(address(context, builder, signature.args[0], *values), "seq_cst", bytes_of_one)
 
     def adding(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         *where, count = values
-        return builder.atomic_rmw("add", address(context, builder, signature.args[0], *where), count, "acq_rel")
+        return builder.atomic_rmw("add", address(context, builder, signature.args[0], *where), count, "seq_cst")
 
     def pausing(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         if hasattr(os, "sched_yield"):

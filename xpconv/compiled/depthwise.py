@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +10,11 @@ import numpy as np
 
 from xpconv.algorithms import Plan
 from xpconv.compiled.compiler import loop, vector_bytes
+from xpconv.compiled.counters import Table
 from xpconv.compiled.meetings import Meetings, meetings
-from xpconv.compiled.slides import VECTORS, Course, Slides, correlate, course, weigh
+from xpconv.compiled.slides import VECTORS, Course, Shape, Slides, correlate, course, weigh
 from xpconv.compiled.sweeps import sweep
-from xpconv.compiled.turns import Turn, claim
+from xpconv.compiled.turns import Turn, claim, each
 from xpconv.windows import Window
 
 Host = np.ndarray[Any, Any]
@@ -54,8 +53,7 @@ class Depthwise:
         window, channels, way = plan.window, x.shape[-1], course(plan.window.axes[-1])
         blocks, width = _blocks(x)
         shares = np.zeros((SHARES, blocks, window.taps // way.most, way.most, width), x.dtype)
-        loop_ = _correlation(way.tall, way.most, way.stride)
-        sweep(loop_, (x, dy), SHARES, channels, meetings(window), way.slides, shares)
+        sweep(_correlate_all, (x, dy), SHARES, way.shape, channels, meetings(window), way.slides, shares)
         taps = np.moveaxis(shares.sum(axis=0), 0, 2).reshape(*window.kernel, 1, blocks * width)
         return np.ascontiguousarray(taps[..., :channels])
 
@@ -66,8 +64,8 @@ def _summed(x: Host, size: tuple[int, ...], plan: Meetings, way: Course, laid: H
     begin = np.zeros(math.prod(_blocks(x)), x.dtype)
     if bias is not None:
         begin[: len(bias)] = bias
-    loop_, (_, width) = _weighing(way.tall, way.most, way.stride), _blocks(x)
-    sweep(loop_, (x, y), x.shape[0] * plan.target[0], x.shape[-1], width, plan, way.slides, laid.reshape(-1), begin)
+    (_, width), jobs = _blocks(x), x.shape[0] * plan.target[0]
+    sweep(_weigh_all, (x, y), jobs, way.shape, x.shape[-1], width, plan, way.slides, laid.reshape(-1), begin)
     return y
 
 
@@ -91,72 +89,90 @@ def _blocks(array: Host) -> tuple[int, int]:
     return math.ceil(array.shape[-1] / width), width
 
 
-@functools.cache
-def _weighing(tall: int, most: int, stride: int) -> Callable[..., None]:
-    """Make the loop for tiles of this size."""
-    fewer = max(most - 1, 1)
+@loop
+def _weigh(
+    board: Table,
+    mine: int,
+    x: Host,
+    y: Host,
+    shape: Shape,
+    channels: int,
+    width: int,
+    plan: Meetings,
+    slides: Slides,
+    laid: Host,
+    bias: Host,
+) -> None:
+    tall, most, apart = shape
+    stride, fewer = len(apart), most[1:]
+    rows, source, tap, row = plan.rows, plan.rows.source, plan.rows.tap, plan.source[1] * channels
+    blocks = (channels + width - 1) // width
+    size = len(laid) // (blocks * len(slides.first))
+    job = claim(board, mine)
+    while job >= 0:
+        n, r = divmod(job, plan.target[0])
+        image = n * plan.source[0] * row
+        for s in range(len(slides.first)):
+            step, pitch, taps = slides.step[s] * channels, slides.pitch[s] * channels, slides.taps[s]
+            met = (rows.start[r], rows.start[r + 1] if taps else rows.start[r], row)
+            for p in range(0, slides.length[s], len(tall)):
+                on = p * stride
+                bounds = (slides.low[s] - on, slides.high[s] - on, slides.length[s] - p)
+                first = image + (slides.start[s] + on * slides.pitch[s]) * channels
+                to = (job * plan.target[1] + slides.first[s]) * channels + p * step
+                for block in range(blocks):
+                    c = block * width
+                    at, left = (c, first + c, (block * len(slides.first) + s) * size, to + c), channels - c
+                    if taps < len(most):
+                        weigh(tall, fewer, apart, at, bias, x, pitch, bounds, met, source, tap, laid, y, step, left)
+                    else:
+                        weigh(tall, most, apart, at, bias, x, pitch, bounds, met, source, tap, laid, y, step, left)
+        job = claim(board, mine)
 
-    @loop
-    def weighed(
-        x: Host, y: Host, turn: Turn, channels: int, width: int, plan: Meetings, slides: Slides, laid: Host, bias: Host
-    ) -> None:
-        rows, source, tap, row = plan.rows, plan.rows.source, plan.rows.tap, plan.source[1] * channels
-        blocks = (channels + width - 1) // width
-        size = len(laid) // (blocks * len(slides.first))
-        job = claim(turn)
-        while job >= 0:
-            n, r = divmod(job, plan.target[0])
-            image = n * plan.source[0] * row
-            for s in range(len(slides.first)):
-                step, pitch, taps = slides.step[s] * channels, slides.pitch[s] * channels, slides.taps[s]
-                met = (rows.start[r], rows.start[r + 1] if taps else rows.start[r], row)
-                for p in range(0, slides.length[s], tall):
-                    on = p * stride
-                    bounds = (slides.low[s] - on, slides.high[s] - on, slides.length[s] - p)
-                    first = image + (slides.start[s] + on * slides.pitch[s]) * channels
-                    to = (job * plan.target[1] + slides.first[s]) * channels + p * step
-                    for block in range(blocks):
-                        c = block * width
-                        at, left = (c, first + c, (block * len(slides.first) + s) * size, to + c), channels - c
-                        if taps == fewer:
-                            weigh(
-                                tall, fewer, stride, at, bias, x, pitch, bounds, met, source, tap, laid, y, step, left
-                            )
-                        else:
-                            weigh(tall, most, stride, at, bias, x, pitch, bounds, met, source, tap, laid, y, step, left)
-            job = claim(turn)
 
-    return weighed
+@loop
+def _weigh_all(turn: Turn, *given: Any) -> None:
+    each(_weigh, turn, given)
 
 
-@functools.cache
-def _correlation(tall: int, most: int, stride: int) -> Callable[..., None]:
-    """Make the loop for tiles of this size."""
+@loop
+def _correlate(
+    board: Table,
+    mine: int,
+    x: Host,
+    dy: Host,
+    shape: Shape,
+    channels: int,
+    plan: Meetings,
+    slides: Slides,
+    shares: Host,
+) -> None:
+    tall, most, apart = shape
+    stride, (parts, blocks, taps, _, width) = len(apart), shares.shape
+    sums = shares.reshape(-1)
+    rows, height, row = plan.rows, plan.target[0], plan.source[1] * channels
+    jobs = len(dy) // (height * plan.target[1] * channels)
+    part = claim(board, mine)
+    while part >= 0:
+        for job in range(part * jobs * height // parts, (part + 1) * jobs * height // parts):
+            n, r = divmod(job, height)
+            for i in range(rows.start[r], rows.start[r + 1]):
+                origin = (n * plan.source[0] + rows.source[i]) * row
+                for block in range(blocks):
+                    c = block * width
+                    to = ((part * blocks + block) * taps + rows.tap[i]) * len(most) * width
+                    for s in range(len(slides.first)):
+                        step, pitch = slides.step[s] * channels, slides.pitch[s] * channels
+                        for p in range(0, slides.length[s], len(tall)):
+                            on = p * stride
+                            bounds = (slides.low[s] - on, slides.high[s] - on, slides.length[s] - p)
+                            first = origin + (slides.start[s] + on * slides.pitch[s]) * channels + c
+                            found = (job * plan.target[1] + slides.first[s]) * channels + p * step + c
+                            at = to, first, found
+                            correlate(tall, most, apart, at, sums, x, pitch, bounds, dy, step, channels - c)
+        part = claim(board, mine)
 
-    @loop
-    def correlated(x: Host, dy: Host, turn: Turn, channels: int, plan: Meetings, slides: Slides, shares: Host) -> None:
-        parts, blocks, taps, _, width = shares.shape
-        sums = shares.reshape(-1)
-        rows, height, row = plan.rows, plan.target[0], plan.source[1] * channels
-        jobs = len(dy) // (height * plan.target[1] * channels)
-        part = claim(turn)
-        while part >= 0:
-            for job in range(part * jobs * height // parts, (part + 1) * jobs * height // parts):
-                n, r = divmod(job, height)
-                for i in range(rows.start[r], rows.start[r + 1]):
-                    origin = (n * plan.source[0] + rows.source[i]) * row
-                    for block in range(blocks):
-                        c = block * width
-                        to = ((part * blocks + block) * taps + rows.tap[i]) * most * width
-                        for s in range(len(slides.first)):
-                            step, pitch = slides.step[s] * channels, slides.pitch[s] * channels
-                            for p in range(0, slides.length[s], tall):
-                                on = p * stride
-                                bounds = (slides.low[s] - on, slides.high[s] - on, slides.length[s] - p)
-                                first = origin + (slides.start[s] + on * slides.pitch[s]) * channels + c
-                                found = (job * plan.target[1] + slides.first[s]) * channels + p * step + c
-                                at = to, first, found
-                                correlate(tall, most, stride, at, sums, x, pitch, bounds, dy, step, channels - c)
-            part = claim(turn)
 
-    return correlated
+@loop
+def _correlate_all(turn: Turn, *given: Any) -> None:
+    each(_correlate, turn, given)

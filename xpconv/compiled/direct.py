@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
-import operator
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
 from xpconv.algorithms import Plan
 from xpconv.arrays.libraries import Array
 from xpconv.compiled.compiler import loop, vector_bytes
-from xpconv.compiled.meetings import Table
-from xpconv.compiled.registers import REGISTERS, sum_products
-from xpconv.compiled.turns import Turn, call, share
-from xpconv.execution.elementwise import settled
-from xpconv.execution.tasks import TASK, Band, bands, evenly
+from xpconv.compiled.counters import Table
+from xpconv.compiled.lines import Width, width_for
+from xpconv.compiled.padding import Lie, lies, pad
+from xpconv.compiled.registers import REGISTERS, Count, sum_products
+from xpconv.compiled.sweeps import shares, sweep
+from xpconv.compiled.turns import Turn, claim, each
+from xpconv.execution.tasks import TASK
 from xpconv.execution.workers import lanes
 from xpconv.windows import Window
 
 VECTORS = 2  # of filters that share each number of the input
+SIZE = vector_bytes()
 NEAR = 1 << 18  # bytes of images that are padded at a time, for a gradient to be added up from
+Tile = tuple[Count, Count, Width]  # of registers: its rows, and vectors of each; and a line, as images are copied by
 
 
 @dataclass(frozen=True)
@@ -47,115 +47,42 @@ class Direct:
         """Sum over the taps and channels of every window: (N, *size, C) to (N, *output, O)."""
         window, (channels, filters) = plan.window, weight.shape[-2:]
         laid = self.prepare(weight, plan) if prepared is None else prepared
-        start = np.zeros(laid.shape[::2], x.dtype)
+        start = np.zeros(laid.shape[0] * laid.shape[-1], x.dtype)
         if bias is not None:
-            start.reshape(-1)[:filters] = bias
+            start[:filters] = bias
         y = np.empty((x.shape[0], *window.output, filters), x.dtype)
-        shares = _shares(x, filters, plan)
-
-        def compute(turn: Turn) -> None:
-            for images, rows in shares[turn.mine]:
-                elements, part = window.part(rows.start, rows.stop)
-                made = y[images, rows, ...]
-                made = made.reshape(len(made), -1, part.output[-1], filters)
-                convolve = _convolution(*_tile(part.output[-1], laid))
-                convolve(_flat(x[images, elements, ...]), laid, start, lie(part, channels), made, turn)
-
-        share(compute, len(shares), len(shares))
+        parts, work = _parts(x, filters, plan), _work(x, filters, plan)
+        lie = lies(window, channels, parts)
+        tile = _tile(int(lie.windows.min()), laid, lie)
+        sweep(_convolve_all, (x, y), len(x) * parts, tile, lie, laid.shape, laid.reshape(-1), start, filters, work=work)
         return y
 
     def weight_gradient(self, x: Array, dy: Array, plan: Plan) -> Array:
         """Correlate the input with dy: (N, *size, C) and (N, *output, O) to (*kernel, C, O)."""
         window, channels, filters = plan.window, x.shape[-1], dy.shape[-1]
-        whole, shares = lie(window, channels), _shares(x, filters, plan)
-        rows_at_once, vectors = _tile(whole.length, dy[..., : _width(dy)])
-        correlate, length = _correlation(rows_at_once, vectors), rows_at_once * math.ceil(whole.length / rows_at_once)
-        sums = np.zeros((len(shares), len(whole.jumps), length, filters), x.dtype)
-
-        def add_up(turn: Turn) -> None:
-            for images, rows in shares[turn.mine]:
-                elements, part = window.part(rows.start, rows.stop)
-                some, found = _flat(x[images, elements, ...]), _flat(dy[images, rows, ...])
-                together = max(1, NEAR // ((some.shape[1] + found.shape[1]) * x.itemsize))
-                correlate(some, found, lie(part, channels, together), together, part.output[-1], sums[turn.mine], turn)
-
-        share(add_up, len(shares), len(shares))
-        return sums.sum(axis=0)[:, : whole.length].reshape(*window.kernel, channels, filters)
+        parts, work = _parts(x, filters, plan), _work(x, filters, plan)
+        images = max(1, NEAR * len(x) // max(1, x.nbytes + dy.nbytes)) if parts == 1 else 1
+        lie = lies(window, channels, parts, images)
+        tile = _tile(lie.length, dy[..., : _width(dy)], lie)
+        length = len(tile[0]) * math.ceil(lie.length / len(tile[0]))
+        sums = np.zeros((shares(x, dy, work=work), len(lie.jumps), length, filters), x.dtype)
+        sweep(_correlate_all, (x, dy), len(sums), tile, lie, images, sums.shape, sums.reshape(-1), work=work)
+        return sums.sum(axis=0)[:, : lie.length].reshape(*window.kernel, channels, filters)
 
 
-class Lie(NamedTuple):
-    """Where windows lie in images that are padded, in numbers from the start.
-
-    Attributes
-    ----------
-    source, place : table
-        Where the lines of an image are, and where they are to lie with the padding between them.
-    width, size : int
-        Numbers of a line, and of a padded image.
-    lines : table
-        Where the windows along the last axis begin, in some images, `move` numbers after each other.
-    jumps : table
-        Where, in a window, those of its taps begin that lie together and have `length` numbers.
-    """
-
-    source: Table
-    place: Table
-    width: int
-    size: int
-    lines: Table
-    jumps: Table
-    length: int
-    move: int
+def _work(x: Array, filters: int, plan: Plan) -> int:
+    """Count the multiply-adds."""
+    return int(x.shape[0]) * math.prod(plan.window.output) * plan.window.taps * int(x.shape[-1]) * filters
 
 
-@functools.lru_cache(maxsize=256)
-def lie(window: Window, channels: int, images: int = 1) -> Lie:
-    """Tell how windows lie in so many images."""
-    axes, last = window.axes, window.axes[-1]
-    bare, padded = (_pitches(sizes, channels) for sizes in (window.size, [axis.reach for axis in axes]))
-    *outer, line = (range(max(0, -a.before), min(a.size, a.reach - a.before)) for a in axes)  # what windows see
-    begin = [*outer, line[:1]]
-    moved = [range(part.start + a.before, part.stop + a.before) for part, a in zip(begin, axes, strict=True)]
-    windows = [range(0, a.output * a.stride, a.stride) for a in axes[:-1]]
-    together = last.kernel if last.dilation == 1 else 1
-    taps = [range(0, a.extent, a.dilation) for a in axes[:-1]] + [range(0, last.extent, last.dilation * together)]
-    return Lie(
-        source=_places(bare[1:], begin),
-        place=_places(padded[1:], moved),
-        width=len(line) * channels,
-        size=padded[0],
-        lines=_places(padded, [range(images), *windows]),
-        jumps=_places(padded[1:], taps),
-        length=together * channels,
-        move=last.stride * channels,
-    )
-
-
-def _pitches(sizes: Sequence[int], channels: int) -> list[int]:
-    """Count the numbers of an image, and of its parts after each of its axes."""
-    return [channels * math.prod(sizes[i:]) for i in range(len(sizes) + 1)]
-
-
-def _places(pitches: Sequence[int], ranges: Sequence[range]) -> Table:
-    """Say how far each combination of indices lies from the start."""
-    table = np.array([sum(map(operator.mul, pitches, indices)) for indices in itertools.product(*ranges)], np.int64)
-    table.flags.writeable = False
-    return table
-
-
-def _flat(x: Array) -> Array:
-    """(n, ...) to (n, numbers)."""
-    return settled(x).reshape(len(x), math.prod(x.shape[1:]))
-
-
-def _shares(x: Array, filters: int, plan: Plan) -> list[list[Band]]:
-    """Share the work out: images, or where one of them outgrows the cache, some rows of windows at a time."""
-    window, row = plan.window, math.prod(plan.window.output[1:])
-    numbers = math.prod(x.shape[1:]) + row * window.output[0] * filters
-    numbers = 0 if numbers * x.itemsize <= TASK else numbers // window.output[0]
-    work = row * window.taps * x.shape[-1] * filters
-    cuts = bands(x, x.shape[0], window.output[0], numbers, work=work, workspace=plan.workspace)
-    return [cuts[part] for part in evenly(len(cuts), min(len(cuts), lanes()))]
+def _parts(x: Array, filters: int, plan: Plan) -> int:
+    """Choose into how many parts to cut an image: such as stay near a processor, and enough to share them out evenly."""
+    rows: int = plan.window.output[0]
+    numbers = int(x[:1].size) + math.prod(plan.window.output) * filters
+    room = max(1, min(TASK, plan.workspace // lanes()))
+    least = math.ceil(numbers * int(x.itemsize) / room)
+    enough = math.ceil(4 * lanes() / max(1, int(x.shape[0]))) if lanes() > 1 else 1
+    return max(1, min(rows, max(least, enough)))
 
 
 def _width(filters: Array) -> int:
@@ -164,74 +91,129 @@ def _width(filters: Array) -> int:
     return lanes * min(VECTORS, math.ceil(int(filters.shape[-1]) / lanes))
 
 
-def _tile(rows: int, block: Array) -> tuple[int, int]:
+def _tile(rows: int, block: Array, lie: Lie) -> Tile:
     """Choose how many of some rows are summed up at a time, and in how many vectors, so that registers hold them."""
     vectors = math.ceil(block.shape[-1] * block.itemsize / vector_bytes())
     most = 3 * REGISTERS // 4 // vectors
     chosen = math.ceil(rows / math.ceil(rows / most))
-    return chosen + (chosen % 2 if chosen < min(rows, most) else 0), vectors  # fewer kinds of tiles to compile
+    chosen += chosen % 2 if chosen < min(rows, most) else 0  # fewer kinds of tiles to compile
+    return (None,) * chosen, (None,) * vectors, width_for(int(lie.width.min()), block.itemsize)
 
 
 @loop
-def _pad(x: Array, lie: Lie, padded: Array) -> None:
-    """Lay an image into zeros."""
-    for i in range(len(lie.source)):
-        line, place = x[lie.source[i] : lie.source[i] + lie.width], padded[lie.place[i] : lie.place[i] + lie.width]
-        for j in range(lie.width):
-            place[j] = line[j]
+def _convolve(
+    board: Table,
+    mine: int,
+    x: Array,
+    y: Array,
+    tile: Tile,
+    lie: Lie,
+    shape: tuple[int, int, int],
+    laid: Array,
+    start: Array,
+    filters: int,
+) -> None:
+    (rows, vectors, line), (blocks, depth, width), move, runs = tile, shape, lie.move, (0, len(lie.jumps))
+    padded, before = np.zeros(lie.size.max(), x.dtype), 0
+    job = claim(board, mine)
+    while job >= 0:
+        image, part = divmod(job, len(lie.size))
+        if part != before:
+            padded[:] = 0
+            before = part
+        pad(x, image, lie, part, padded, 0, line)
+        windows, first = lie.windows[part], image * lie.outputs + lie.target[part]
+        for block in range(blocks):
+            column, weight = block * width, block * depth * width
+            for i in range(lie.begun[part], lie.begun[part + 1]):
+                to, p = first + (i - lie.begun[part]) * windows, 0
+                while p < windows:
+                    p = min(p, windows - len(rows))  # the last tile makes some again
+                    at = column, lie.lines[i] + p * move, weight, (to + p) * filters + column
+                    sum_products(
+                        rows,
+                        vectors,
+                        at,
+                        start,
+                        0,
+                        padded,
+                        move,
+                        1,
+                        lie.jumps,
+                        runs,
+                        lie.length,
+                        laid,
+                        width,
+                        y,
+                        filters,
+                        filters - column,
+                    )
+                    p += len(rows)
+        job = claim(board, mine)
 
 
-@functools.cache
-def _convolution(rows: int, vectors: int) -> Callable[..., None]:
-    """Make the loop for tiles of this size."""
-
-    @loop
-    def convolve(x: Array, laid: Array, start: Array, lie: Lie, y: Array, turn: Turn) -> None:
-        call(turn)
-        images, _, windows, filters = y.shape
-        blocks, _, width = laid.shape
-        jumps, length, move = lie.jumps, lie.length, lie.move
-        padded = np.zeros(lie.size, x.dtype)
-        for n in range(images):
-            _pad(x[n], lie, padded)
-            for block in range(blocks):
-                first, weight, begin = block * width, laid[block].reshape(-1), start[block]
-                for i in range(len(lie.lines)):
-                    made, p = y[n, i].reshape(-1), 0
-                    while p < windows:
-                        p = min(p, windows - rows)  # the last tile makes some again
-                        a, place, left = padded[lie.lines[i] + p * move :], made[p * filters + first :], filters - first
-                        sum_products(
-                            rows, vectors, begin, 0, a, move, 1, jumps, length, weight, width, place, filters, left
-                        )
-                        p += rows
-
-    return convolve
+@loop
+def _convolve_all(turn: Turn, *given: Any) -> None:
+    each(_convolve, turn, given)
 
 
-@functools.cache
-def _correlation(rows: int, vectors: int) -> Callable[..., None]:
-    """Make the loop for tiles of this size."""
-    size = vector_bytes()
-
-    @loop
-    def correlate(x: Array, dy: Array, lie: Lie, images: int, windows: int, dweight: Array, turn: Turn) -> None:
-        call(turn)
-        runs, length, filters = dweight.shape
-        lines, move, width = len(lie.lines) // images, lie.move, vectors * (size // x.itemsize)
-        padded = np.zeros(images * lie.size + rows, x.dtype)
-        for n in range(0, len(x), images):
-            some = min(images, len(x) - n)
+@loop
+def _correlate(
+    board: Table,
+    mine: int,
+    x: Array,
+    dy: Array,
+    tile: Tile,
+    lie: Lie,
+    images: int,
+    shape: tuple[int, int, int, int],
+    sums: Array,
+) -> None:
+    (rows, vectors, line), (shares, runs, length, filters) = tile, shape
+    move, width, parts = lie.move, len(vectors) * (SIZE // x.itemsize), len(lie.size)
+    batch, most = len(x) // lie.elements, lie.size.max()
+    padded = np.zeros(images * most + len(rows), x.dtype)
+    share = claim(board, mine)
+    while share >= 0:
+        job, before = share * batch * parts // shares, -1
+        end = (share + 1) * batch * parts // shares
+        while job < end:
+            (image, part), some = divmod(job, parts), min(images, end - job)
+            if part != before:
+                padded[:] = 0
+                before = part
             for i in range(some):
-                _pad(x[n + i], lie, padded[i * lie.size : (i + 1) * lie.size])
-            found, beginnings = dy[n : n + some].reshape(-1), lie.lines[: some * lines]
+                pad(x, image + i, lie, part, padded, i * lie.size[part], line)
+            begun = lie.begun[part]
+            lines = begun, begun + (lie.begun[part + 1] - begun) // images * some
+            found = (image * lie.outputs + lie.target[part]) * filters
             for run in range(runs):
-                for p in range(0, length, rows):
+                for p in range(0, length, len(rows)):
                     for first in range(0, filters, width):
-                        a, y = padded[lie.jumps[run] + p :], dweight[run, p : p + rows].reshape(-1)[first:]
-                        b, left = found[first:], filters - first
+                        to = ((share * runs + run) * length + p) * filters + first
+                        at = to, lie.jumps[run] + p, found + first, to
                         sum_products(
-                            rows, vectors, y, filters, a, 1, move, beginnings, windows, b, filters, y, filters, left
+                            rows,
+                            vectors,
+                            at,
+                            sums,
+                            filters,
+                            padded,
+                            1,
+                            move,
+                            lie.lines,
+                            lines,
+                            lie.windows[part],
+                            dy,
+                            filters,
+                            sums,
+                            filters,
+                            filters - first,
                         )
+            job += some
+        share = claim(board, mine)
 
-    return correlate
+
+@loop
+def _correlate_all(turn: Turn, *given: Any) -> None:
+    each(_correlate, turn, given)

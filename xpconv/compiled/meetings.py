@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import functools
 import itertools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from xpconv.compiled.compiler import loop
+from xpconv.compiled.counters import Table
 from xpconv.windows import Axis, Window
 
-Table = np.ndarray[Any, np.dtype[np.int64]]
 Meeting = tuple[int, int]
 
 

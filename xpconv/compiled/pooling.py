@@ -10,10 +10,11 @@ import numpy as np
 
 from xpconv.arrays.libraries import Pullback
 from xpconv.compiled.compiler import loop
+from xpconv.compiled.counters import Table
 from xpconv.compiled.lines import Width, exceeds, load, repeat, store, where, width_for
 from xpconv.compiled.meetings import Meetings, meet, meetings
 from xpconv.compiled.sweeps import sweep
-from xpconv.compiled.turns import Turn, claim
+from xpconv.compiled.turns import Turn, claim, each
 from xpconv.windows import Window
 
 Host = np.ndarray[Any, Any]
@@ -26,11 +27,11 @@ def largest(x: Host, window: Window) -> tuple[Host, Pullback]:
     """
     y = np.empty((x.shape[0], *window.output, x.shape[-1]), x.dtype)
     tap = np.empty(y.shape, np.min_scalar_type(window.taps - 1))
-    _sweep(_largest, meetings(window), (x, y, tap))
+    _sweep(_all_largest, meetings(window), (x, y, tap))
 
     def pullback(dy: Host) -> tuple[Host]:
         dx = np.empty((dy.shape[0], *window.size, dy.shape[-1]), dy.dtype)
-        _sweep(_to_largest, meetings(window, adjoint=True), (dy, tap, dx))
+        _sweep(_all_to_largest, meetings(window, adjoint=True), (dy, tap, dx))
         return (dx,)
 
     return y, pullback
@@ -40,11 +41,11 @@ def mean(x: Host, window: Window, members: Sequence[Sequence[float]]) -> tuple[H
     """Take the mean of every window, of so many members along each axis: (N, *size, C) to (N, *output, C)."""
     count, share = _counted(tuple(members), x.dtype)
     y = np.empty((x.shape[0], *window.output, x.shape[-1]), x.dtype)
-    _sweep(_mean, meetings(window), (x, y), count)
+    _sweep(_all_mean, meetings(window), (x, y), count)
 
     def pullback(dy: Host) -> tuple[Host]:
         dx = np.empty((dy.shape[0], *window.size, dy.shape[-1]), dy.dtype)
-        _sweep(_spread, meetings(window, adjoint=True), (dy, dx), share)
+        _sweep(_all_spread, meetings(window, adjoint=True), (dy, dx), share)
         return (dx,)
 
     return y, pullback
@@ -65,10 +66,10 @@ def _counted(members: tuple[Sequence[float], ...], dtype: np.dtype[Any]) -> tupl
 
 
 @loop
-def _largest(x: Host, y: Host, tap: Host, turn: Turn, channels: int, width: Width, plan: Meetings) -> None:
+def _largest(board: Table, mine: int, x: Host, y: Host, tap: Host, channels: int, width: Width, plan: Meetings) -> None:
     lanes, runs = len(width), plan.runs
     source, number = np.empty(plan.taps[0], np.int64), np.empty(plan.taps[0], np.int64)
-    job = claim(turn)
+    job = claim(board, mine)
     while job >= 0:
         for s in range(len(runs.first)):
             place = meet(plan, job, s, source, number)
@@ -85,15 +86,17 @@ def _largest(x: Host, y: Host, tap: Host, turn: Turn, channels: int, width: Widt
                         found = where(above, repeat(tap.dtype.type(number[e]), width), found)
                     store(y, to + c, best)
                     store(tap, to + c, found)
-        job = claim(turn)
+        job = claim(board, mine)
 
 
 @loop
-def _to_largest(dy: Host, tap: Host, dx: Host, turn: Turn, channels: int, width: Width, plan: Meetings) -> None:
+def _to_largest(
+    board: Table, mine: int, dy: Host, tap: Host, dx: Host, channels: int, width: Width, plan: Meetings
+) -> None:
     lanes, runs = len(width), plan.runs
     source, number = np.empty(plan.taps[0], np.int64), np.empty(plan.taps[0], np.int64)
     none = repeat(dx.dtype.type(0), width)
-    job = claim(turn)
+    job = claim(board, mine)
     while job >= 0:
         for s in range(len(runs.first)):
             place = meet(plan, job, s, source, number)
@@ -106,15 +109,17 @@ def _to_largest(dy: Host, tap: Host, dx: Host, turn: Turn, channels: int, width:
                         chosen = load(tap, at, width) == repeat(tap.dtype.type(number[e]), width)
                         total = total + where(chosen, load(dy, at, width), none)
                     store(dx, to + c, total)
-        job = claim(turn)
+        job = claim(board, mine)
 
 
 @loop
-def _mean(x: Host, y: Host, turn: Turn, channels: int, width: Width, plan: Meetings, members: Host) -> None:
+def _mean(
+    board: Table, mine: int, x: Host, y: Host, channels: int, width: Width, plan: Meetings, members: Host
+) -> None:
     lanes, runs = len(width), plan.runs
     source, number = np.empty(plan.taps[0], np.int64), np.empty(plan.taps[0], np.int64)
     none = repeat(y.dtype.type(0), width)
-    job = claim(turn)
+    job = claim(board, mine)
     while job >= 0:
         for s in range(len(runs.first)):
             place = meet(plan, job, s, source, number)
@@ -126,15 +131,17 @@ def _mean(x: Host, y: Host, turn: Turn, channels: int, width: Width, plan: Meeti
                     for e in range(place.met):
                         total = total + load(x, source[e] * channels + on + c, width)
                     store(y, window * channels + c, total / count)
-        job = claim(turn)
+        job = claim(board, mine)
 
 
 @loop
-def _spread(dy: Host, dx: Host, turn: Turn, channels: int, width: Width, plan: Meetings, share: Host) -> None:
+def _spread(
+    board: Table, mine: int, dy: Host, dx: Host, channels: int, width: Width, plan: Meetings, share: Host
+) -> None:
     lanes, runs = len(width), plan.runs
     source, number = np.empty(plan.taps[0], np.int64), np.empty(plan.taps[0], np.int64)
     none = repeat(dx.dtype.type(0), width)
-    job = claim(turn)
+    job = claim(board, mine)
     while job >= 0:
         for s in range(len(runs.first)):
             place = meet(plan, job, s, source, number)
@@ -148,4 +155,24 @@ def _spread(dy: Host, dx: Host, turn: Turn, channels: int, width: Width, plan: M
                             dy, window * channels + c, width
                         )
                     store(dx, to + c, total)
-        job = claim(turn)
+        job = claim(board, mine)
+
+
+@loop
+def _all_largest(turn: Turn, *given: Any) -> None:
+    each(_largest, turn, given)
+
+
+@loop
+def _all_to_largest(turn: Turn, *given: Any) -> None:
+    each(_to_largest, turn, given)
+
+
+@loop
+def _all_mean(turn: Turn, *given: Any) -> None:
+    each(_mean, turn, given)
+
+
+@loop
+def _all_spread(turn: Turn, *given: Any) -> None:
+    each(_spread, turn, given)

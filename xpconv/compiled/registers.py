@@ -19,6 +19,7 @@ extending: Any = importlib.import_module("numba.extending")
 ir: Any = importlib.import_module("llvmlite.ir")
 
 REGISTERS = 32 if vector_bytes() == 64 else 16
+Count = tuple[None, ...]  # its length, which is part of its type, so machine code is made for it
 UNROLLED = 4  # steps that share the arithmetic of addresses
 INT = ir.IntType(32)
 
@@ -87,17 +88,19 @@ class Writer:
         self.builder.store(self.builder.fadd(self.builder.load(place), product, flags=("contract",)), place)
 
 
-@extending.intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+@extending.intrinsic  # type: ignore[untyped-decorator]
 def sum_products(
     context: Any,
     rows: Any,
     vectors: Any,
+    places: Any,
     start: Any,
     start_row: Any,
     a: Any,
     a_row: Any,
     a_step: Any,
     jumps: Any,
+    runs: Any,
     length: Any,
     b: Any,
     b_step: Any,
@@ -107,21 +110,20 @@ def sum_products(
 ) -> Any:
     """Write ``y[r] = start[r] + sum of a[r]*b`` over the steps of some runs, a tile of `rows` rows of some vectors.
 
-    All arrays have one axis, in which rows and steps are so many numbers apart as `_row` and `_step` say. Run i begins
+    `places` say where `start`, `a`, `b` and `y` begin in their arrays, which have one axis: rows and steps are so many
+    numbers apart as `_row` and `_step` say. Of the runs there are those from which up to which `runs` say. Run i begins
     ``jumps[i]`` numbers into `a`, and in `b` after the run before; each has `length` steps. Of the vectors' numbers, in
     `start`, `b` and `y`, there are so many `columns`, and the others are left alone.
     """
-    tall, wide = rows.literal_value, vectors.literal_value
+    tall, wide = len(rows), len(vectors)
 
     def write(compiler: Any, builder: Any, signature: Any, given: Any) -> Any:
-        arrays = {
-            i: compiler.make_array(kind)(compiler, builder, value)
-            for i, (kind, value) in enumerate(zip(signature.args, given, strict=True))
-            if isinstance(kind, numba.types.Array)
-        }
-        start_row, a_row, a_step, length, b_step, y_row, columns = (given[i] for i in (3, 5, 6, 8, 10, 12, 13))
+        arrays = (compiler.make_array(signature.args[i])(compiler, builder, given[i]).data for i in (3, 5, 11, 13))
+        jumps = compiler.make_array(signature.args[8])(compiler, builder, given[8]).data
+        start_row, a_row, a_step, length, b_step, y_row, columns = (given[i] for i in (4, 6, 7, 10, 12, 14, 15))
         writer = Writer(compiler, builder, start.dtype, columns, wide)
-        begin, a, jumps, b, y = (arrays[i].data for i in (2, 4, 7, 9, 11))
+        begun = zip(arrays, cgutils.unpack_tuple(builder, given[2], 4), strict=True)
+        begin, a, b, y = (writer.after(*each) for each in begun)
         in_a, in_b = cgutils.alloca_once_value(builder, a), cgutils.alloca_once_value(builder, b)
 
         def row(pointer: Any, pitch: Any, r: int) -> Any:
@@ -142,9 +144,9 @@ def sum_products(
             builder.store(p, in_a)
             builder.store(q, in_b)
 
-        (runs,) = cgutils.unpack_tuple(builder, arrays[7].shape, 1)
-        with cgutils.for_range(builder, runs) as run:
-            jump = builder.load(builder.gep(jumps, [run.index]))
+        first, last = cgutils.unpack_tuple(builder, given[9], 2)
+        with cgutils.for_range_slice(builder, first, last, writer.word(1)) as (run, _):
+            jump = builder.load(builder.gep(jumps, [run]))
             builder.store(writer.after(a, jump), in_a)
             with cgutils.for_range(builder, builder.sdiv(length, writer.word(UNROLLED))):
                 take(UNROLLED)
@@ -156,5 +158,5 @@ def sum_products(
         return compiler.get_dummy_value()
 
     word = numba.types.intp
-    kinds = (rows, vectors, start, word, a, word, word, jumps, word, b, word, y, word, word)
+    kinds = (rows, vectors, places, start, word, a, word, word, jumps, runs, word, b, word, y, word, word)
     return numba.types.void(*kinds), write

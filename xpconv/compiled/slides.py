@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpconv.compiled.meetings import Table
-from xpconv.compiled.registers import REGISTERS, Writer
+from xpconv.compiled.counters import Table
+from xpconv.compiled.registers import REGISTERS, Count, Writer
 from xpconv.windows import Axis
 
 numba: Any = importlib.import_module("numba")
@@ -54,6 +54,9 @@ class Slides(NamedTuple):
     taps: Table
 
 
+Shape = tuple[Count, Count, Count]  # of a tile: its targets, the columns of each, and their stride in columns
+
+
 class Course(NamedTuple):
     """The slides of an axis, which taps each has in the order of its columns, and their stride in columns."""
 
@@ -67,9 +70,10 @@ class Course(NamedTuple):
         return max(map(len, self.taps), default=0)
 
     @property
-    def tall(self) -> int:
+    def shape(self) -> Shape:
         """Choose how many targets to take at a time, of those that fit into registers with one tap of each column."""
-        return max(2, min(MOST, (REGISTERS - 2) // VECTORS - self.most - 1))
+        tall = max(2, min(MOST, (REGISTERS - 2) // VECTORS - self.most - 1))
+        return (None,) * tall, (None,) * self.most, (None,) * self.stride
 
 
 @functools.lru_cache(maxsize=256)
@@ -126,7 +130,7 @@ class Tile:
         return [self.writer.load(pointer, v) for v in range(VECTORS)]
 
 
-@extending.intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+@extending.intrinsic  # type: ignore[untyped-decorator]
 def weigh(
     context: Any,
     tall: Any,
@@ -149,8 +153,8 @@ def weigh(
 
     Parameters
     ----------
-    tall, taps, stride : int
-        Literal: targets, columns of each, and how many columns further each is than the one before.
+    tall, taps, stride : count
+        Targets, columns of each, and how many columns further each is than the one before.
     places : (int, int, int, int)
         Where in the arrays begin the bias, row 0 of the source with its first column, the weight, and the first target.
     bias, weight : array
@@ -166,7 +170,7 @@ def weigh(
     y, step, columns
         The targets, how far they are apart, and how many channels there are.
     """
-    shape = (tall.literal_value, taps.literal_value, stride.literal_value)
+    shape = (len(tall), len(taps), len(stride))
     kinds = (tall, taps, stride, places, bias, x, pitch, bounds, rows, sources, numbers, weight, y, step, columns)
 
     def write(compiler: Any, builder: Any, signature: Any, given: Any) -> Any:
@@ -199,7 +203,7 @@ def weigh(
     return numba.types.void(*kinds), write
 
 
-@extending.intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+@extending.intrinsic  # type: ignore[untyped-decorator]
 def correlate(
     context: Any,
     tall: Any,
@@ -218,7 +222,7 @@ def correlate(
 
     `places` say where the sums, the columns and the targets begin; the other parameters are those of `weigh`.
     """
-    shape = (tall.literal_value, taps.literal_value, stride.literal_value)
+    shape = (len(tall), len(taps), len(stride))
     kinds = (tall, taps, stride, places, sums, x, pitch, bounds, dy, step, columns)
 
     def write(compiler: Any, builder: Any, signature: Any, given: Any) -> Any:

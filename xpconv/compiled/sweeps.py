@@ -11,11 +11,16 @@ from xpconv.compiled.turns import share
 from xpconv.execution.workers import lanes
 
 Host = np.ndarray[Any, Any]
-ALONE = 1 << 18  # bytes that are read and written before another thread has woken up
+ALONE = 1 << 17  # bytes that are read and written before another thread has come to help
+WORTH = 4  # multiply-adds that take as long as a byte
 
 
-def sweep(function: Callable[..., None], arrays: Sequence[Host], jobs: int, *more: object) -> None:
-    """Call a loop on shares of its jobs: on all arrays, flat, on what tells it which jobs are its own, and on more."""
+def shares(*arrays: Host, work: int = 0) -> int:
+    """Choose how many threads sweep over arrays, with so many multiply-adds."""
+    return 1 if sum(array.nbytes for array in arrays) + work // WORTH < ALONE else lanes()
+
+
+def sweep(function: Callable[..., None], arrays: Sequence[Host], jobs: int, *more: object, work: int = 0) -> None:
+    """Call a loop on shares of its jobs: on the turn, on all arrays, flat, and on more."""
     flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
-    shares = 1 if sum(array.nbytes for array in flat) < ALONE else max(1, min(lanes(), jobs))
-    share(lambda turn: function(*flat, turn, *more), jobs, shares)
+    share(lambda turn: function(turn, *flat, *more), jobs, min(jobs, shares(*arrays, work=work)))

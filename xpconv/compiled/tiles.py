@@ -19,7 +19,7 @@ import numpy as np
 
 from xpconv.arrays.libraries import Array
 from xpconv.compiled.compiler import loop, vector_bytes
-from xpconv.compiled.meetings import Table
+from xpconv.compiled.counters import Table
 from xpconv.compiled.registers import Writer
 from xpconv.windows import Axis, Window
 

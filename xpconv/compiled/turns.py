@@ -1,133 +1,178 @@
 """Loops that several threads share: each takes the next job when it is done with one, and looks out for the next loop.
 
-A thread that sleeps wakes up later than many a loop is done. So a worker that is done lingers, outside of the
-interpreter, until it is called by the next loop, which does so where it has let the interpreter go itself; and who
-waits for the others waits like that. A while later they sleep after all.
+A thread that sleeps wakes up later than many a loop is done, and one that needs the interpreter waits for it. So a
+worker that has nothing to do lingers, outside of the interpreter, until a loop is written on a board, by its address.
+Nobody has to come: a loop is done when its jobs are, and those who came have left. A while later workers sleep after
+all.
 """
 
 from __future__ import annotations
 
 import functools
-import queue
+import importlib
+import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpconv.compiled.compiler import loop
+from xpconv.compiled.compiler import available, loop
 from xpconv.compiled.counters import Table, add, pause, read
-from xpconv.execution import workers
-from xpconv.execution.workers import LINE
+from xpconv.execution.workers import LINE, Workers, hired
 
 PATIENCE = 512  # times that a processor is offered to others before a thread sleeps: some 200 us
-NOBODY = np.zeros(0, np.int64)
+
+# Places on a board, whose first line tells of the loop and whose second one how many threads are at it. For every
+# worker a line follows, and for every worker another one, with a thread's share of the jobs.
+OPEN, FUNCTION, GIVEN, FAILED = range(4)
+INSIDE = LINE
+AHEAD = 2  # lines
+CALLED, AWAKE = range(2)
+NEXT, END = range(2)
 
 
 class Turn(NamedTuple):
-    """A thread's part of a loop.
+    """A thread's part of a loop: the board, the number of the thread, and up to which one the others are to be called.
 
-    Attributes
-    ----------
-    shares : table
-        In a line for each thread: the next of its jobs and where they end. In the first one also how many threads
-        are done, and whether they were called.
-    bells : table
-        In a line for each worker: how often it was called.
-    mine : int
-        The number of this thread among those that share the loop.
-    calls : bool
-        Whether it shall call the others.
+    None are where that is 0; then the board is its own.
     """
 
-    shares: Table
-    bells: Table
+    board: Table
     mine: int
-    calls: bool
+    others: int
 
 
 @loop
-def call(turn: Turn) -> None:
-    """Call the others that share the loop, if that is for this thread to do, and not yet done."""
-    if turn.calls and turn.shares[3] == 0:
-        turn.shares[3] = 1
-        for i in range(len(turn.shares) // LINE):
-            if i != turn.mine:
-                add(turn.bells, i * LINE, 1)
-
-
-@loop
-def claim(turn: Turn) -> int:
+def claim(board: Table, mine: int) -> int:
     """Return a job that no other thread has: of this one's share or, after that, of those that are late; else -1."""
-    call(turn)
-    count = len(turn.shares) // LINE
-    for i in range(turn.mine, turn.mine + count):
-        share = i % count * LINE
-        if read(turn.shares, share) < turn.shares[share + 1]:
-            job = add(turn.shares, share, 1)
-            if job < turn.shares[share + 1]:
+    count = (len(board) // LINE - AHEAD) // 2
+    for i in range(mine, mine + count):
+        share = (AHEAD + count + i % count) * LINE
+        if read(board, share + NEXT) < board[share + END]:
+            job = add(board, share + NEXT, 1)
+            if job < board[share + END]:
                 return job
     return -1
 
 
-@loop
-def _changes(table: Table, place: int, before: int, patience: int) -> bool:
-    """Wait a while for a number to be another one."""
-    for _ in range(patience):
-        for _ in range(LINE):
-            if read(table, place) != before:
-                return True
-        pause()
-    return False
+def each(function: Any, turn: Any, given: Any) -> None:
+    """Call a loop on the board, the number of this thread and what is given, here and in the threads of its turn.
+
+    A compiled loop alone can call it, and the loop has to be one, too; the interpreter calls nobody else.
+    """
+    function(turn.board, turn.mine, *given)
 
 
 @loop
-def _linger(shares: Table, bells: Table, bell: int, heard: int, patience: int) -> None:
-    """Say that this thread is done, and wait a while to be called."""
-    add(shares, 2, 1)
-    _changes(bells, bell, heard, patience)
+def _linger(board: Table, mine: int, jobs: Table, before: int, patience: int) -> None:
+    """Do what is written on the board, and wait a while for more of it or for another job."""
+    line, called, waited = (AHEAD + mine) * LINE, -1, 0
+    board[line + AWAKE] = 1
+    while waited <= patience * LINE and read(jobs, mine * LINE) == before:
+        waited += 1
+        if read(board, line + CALLED) != called:
+            called, waited = read(board, line + CALLED), 0
+            _join(board, mine)
+        elif waited % LINE == 0:
+            pause()
+    board[line + AWAKE] = 0
 
 
 @loop
-def _join(shares: Table, others: int, patience: int) -> None:
-    """Wait a while for others to be done."""
-    done = read(shares, 2)
-    while done < others and _changes(shares, 2, done, patience):
-        done = read(shares, 2)
+def _join(board: Table, mine: int) -> None:
+    add(board, INSIDE, 1)
+    if read(board, OPEN):
+        add(board, FAILED, invoke(board[FUNCTION], board[GIVEN], mine))
+    add(board, INSIDE, -1)
 
 
-def share(function: Callable[[Turn], object], jobs: int, shares: int) -> None:
-    """Call a function that runs a loop, in as many threads as there are shares, which are no more than lanes.
+class _Team:
+    """Workers who linger between their jobs, and their board."""
 
-    Its jobs are shared out evenly at first, so that each thread has those whose data may be in its cache; this thread
-    takes a share too. The first exception is raised once all are done.
+    def __init__(self, workers: Workers) -> None:
+        self.workers, self.count, self.lock = workers, len(workers.cpus), threading.Lock()
+        self.board = np.zeros((AHEAD + 2 * self.count) * LINE, np.int64)
+        self.by_line = self.board.reshape(-1, LINE)
+        workers.between = self.linger
+
+    def linger(self, i: int) -> None:
+        """Let a worker linger, unless there is a job for it already."""
+        before = self.workers.given[i * LINE]
+        if self.workers.jobs[i].empty():
+            _linger(self.board, i, self.workers.given, before, PATIENCE)
+
+    def share(self, lead: Callable[[Turn], object], jobs: int, shares: int) -> None:
+        """Share out the jobs and call the loop, while no other is on the board."""
+        here = self.workers.nearest(shares)
+        self.by_line[AHEAD + self.count :, NEXT : END + 1] = _shared_out(jobs, shares, self.count)
+        for i in range(shares):
+            if i != here and not self.by_line[AHEAD + i, AWAKE]:
+                self.workers.give(i, _nothing)
+        lead(Turn(self.board, here, shares))
+
+
+@functools.cache
+def _team(workers: Workers) -> _Team:
+    return _Team(workers)
+
+
+@functools.lru_cache(maxsize=1024)
+def _shared_out(jobs: int, shares: int, count: int) -> Table:
+    """Return the first job and the end of each share, some of which are nothing."""
+    starts = np.array([min(i, shares) * jobs // shares for i in range(count + 1)], np.int64)
+    return np.stack([starts[:-1], starts[1:]], axis=1)
+
+
+def _nothing() -> None:
+    """Be a job that wakes a worker."""
+
+
+def share(lead: Callable[[Turn], object], jobs: int, shares: int) -> None:
+    """Call what shares out a loop by `each`, to as many threads as there are shares, which are no more than lanes.
+
+    The jobs are shared out evenly at first, so that each thread has those whose data may be in its cache; this thread
+    takes a share too. It takes them all where another one shares out a loop at the same time.
     """
     if jobs == 0:
         return
-    state = np.zeros((max(shares, 1), LINE), np.int64)
-    starts = [i * jobs // len(state) for i in range(len(state) + 1)]
-    state[:, 0], state[:, 1] = starts[:-1], starts[1:]
-    table = state.reshape(-1)
-    if shares <= 1:
-        function(Turn(table, NOBODY, 0, False))
-        return
-    team, done = workers.hired(), queue.SimpleQueue[BaseException | None]()
-    here = team.nearest(shares)
-
-    def take(i: int) -> Callable[[], None]:
-        failure = None
+    team = _team(hired()) if shares > 1 else None
+    if team is not None and team.lock.acquire(blocking=False):
         try:
-            function(Turn(table, team.bells, i, i == here))
-        except BaseException as raised:
-            failure = raised
-        done.put(failure)
-        heard = int(team.bells[i * LINE])
-        return functools.partial(_linger, table, team.bells, i * LINE, heard, PATIENCE if team.jobs[i].empty() else 0)
+            team.share(lead, jobs, shares)
+        finally:
+            team.lock.release()
+        return
+    alone = np.zeros((AHEAD + 2, LINE), np.int64)
+    alone[-1, END] = jobs
+    lead(Turn(alone.reshape(-1), 0, 0))
 
-    for i in range(shares):
-        if i != here:
-            team.jobs[i].put(functools.partial(take, i))
-    take(here)
-    _join(table, shares - 1, PATIENCE)
-    failures = [failure for failure in [done.get() for _ in range(shares)] if failure is not None]
-    if failures:
-        raise failures[0]
+
+if available():
+    from xpconv.compiled.calls import invoke, outlined
+
+    extending: Any = importlib.import_module("numba.extending")
+
+    @extending.overload(each, inline="always")  # type: ignore[untyped-decorator]
+    def _each(function: Any, turn: Any, given: Any) -> Callable[..., None]:
+        def each(function: Any, turn: Any, given: Any) -> None:
+            board = turn.board
+            address, data = outlined(function, (board, *given))
+            if turn.others:
+                board[FUNCTION], board[GIVEN], board[FAILED] = address, data, 0
+                add(board, OPEN, 1)
+                for i in range(turn.others):
+                    if i != turn.mine:
+                        add(board, (AHEAD + i) * LINE + CALLED, 1)
+            failed = invoke(address, data, turn.mine)
+            if turn.others:
+                add(board, OPEN, -1)
+                waited = 0
+                while read(board, INSIDE):
+                    waited += 1
+                    if waited % LINE == 0:
+                        pause()
+                failed += board[FAILED]
+            if failed:
+                raise MemoryError("a loop found no room for its tables")
+
+        return each

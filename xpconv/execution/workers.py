@@ -22,8 +22,8 @@ from xpconv.execution.blas import one_thread, openblas
 from xpconv.execution.workspace import in_task
 
 T = TypeVar("T")
-Job = Callable[[], Callable[[], None] | None]
-LINE = 8  # of such numbers as bells in a cache line: threads that write to different ones do not wait for each other
+Job = Callable[[], object]
+LINE = 8  # numbers of a table in a cache line: threads that write to different ones do not wait for each other
 RUN = 1024  # numbers in a row from which NumPy reads them where they lie; it would copy rows up to eight times as long
 
 
@@ -57,30 +57,34 @@ class Workers:
     cpus : tuple of int
         Their processors.
     jobs : list of queue
-        What each is given to do: functions, which may return what there is to do when they are gone.
-    bells : table
+        What each is given to do.
+    given : table
         In a cache line for each, a number that changes after it is given a job, for those that look out for it.
+    between : function
+        What each calls with its number when it is done with a job, before it sleeps until there is another one.
     """
 
     def __init__(self, cpus: Iterable[int]) -> None:
         self.cpus = tuple(cpus)
-        self.jobs: list[queue.SimpleQueue[Job]] = []
-        self.bells = np.zeros(len(self.cpus) * LINE, np.int64)
-        for cpu in self.cpus:
-            jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
-            self.jobs.append(jobs)
-            threading.Thread(target=self._work, args=(cpu, jobs), name=f"xpconv-{cpu}", daemon=True).start()
+        self.jobs: list[queue.SimpleQueue[Job]] = [queue.SimpleQueue() for _ in self.cpus]
+        self.given = np.zeros(len(self.cpus) * LINE, np.int64)
+        self.between: Callable[[int], object] = lambda i: None
+        for i, cpu in enumerate(self.cpus):
+            threading.Thread(target=self._work, args=(i, cpu), name=f"xpconv-{cpu}", daemon=True).start()
 
-    @staticmethod
-    def _work(cpu: int, jobs: queue.SimpleQueue[Job]) -> None:
+    def _work(self, i: int, cpu: int) -> None:
         _here.working = True
         np.setbufsize(RUN)
         with contextlib.suppress(AttributeError, OSError):  # no binding on this system: work wherever we are put
             os.sched_setaffinity(threading.get_native_id(), {cpu})
         while True:
-            rest = jobs.get()()
-            if rest is not None:  # when the job, and all that it held, is gone
-                rest()
+            self.jobs[i].get()()  # after which nothing holds the job any more, nor what it held
+            self.between(i)
+
+    def give(self, i: int, job: Job) -> None:
+        """Give a worker a job."""
+        self.jobs[i].put(job)
+        self.given[i * LINE] += 1
 
     def run(self, function: Callable[[T], object], tasks: Iterable[T]) -> None:
         """Call the function on every task and wait; raise the first exception once all workers have stopped."""
@@ -101,9 +105,8 @@ class Workers:
             finally:
                 done.put(None)
 
-        for jobs in self.jobs:
-            jobs.put(job)
-        self.bells += 1
+        for i in range(len(self.jobs)):
+            self.give(i, job)
         for _ in self.jobs:
             done.get()
         if failures:
