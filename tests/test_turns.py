@@ -2,14 +2,16 @@
 
 import contextlib
 import threading
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from xpconv.compiled import turns
+from xpconv.compiled.calls import taken, told
 from xpconv.compiled.compiler import available, loop
 from xpconv.compiled.counters import add, pause, read
-from xpconv.compiled.turns import claim, each, share
+from xpconv.compiled.turns import claim, share
 from xpconv.execution import workers
 
 compiled = pytest.mark.skipif(not available(), reason="the interpreter calls no other thread")
@@ -29,26 +31,23 @@ def two_workers(monkeypatch):
 
 
 @loop
-def _count(board, mine, taken):
+def _count(board, mine, given, kind):
+    counts, jobs = taken(given, kind)
     job = claim(board, mine)
     while job >= 0:
-        taken[mine, job] += 1
+        counts[mine * jobs + job] += 1
         job = claim(board, mine)
 
 
-@loop
-def _count_all(turn, *given):
-    each(_count, turn, given)
-
-
 def counted(jobs, shares):
-    taken = np.zeros((2, jobs), np.int64)
-    share(lambda turn: _count_all(turn, taken), jobs, shares)
-    return taken
+    counts = np.zeros(2 * jobs, np.int64)
+    share(_count, jobs, shares, counts, jobs)
+    return counts.reshape(2, jobs)
 
 
 @loop
-def _meet(board, mine, came):
+def _wait(came, mine):
+    """Wait a while until both have come."""
     add(came, mine, 1)
     waited = 0
     while waited < 1000 and (read(came, 0) == 0 or read(came, 1) == 0):
@@ -57,30 +56,27 @@ def _meet(board, mine, came):
 
 
 @loop
-def _meet_all(turn, *given):
-    each(_meet, turn, given)
+def _meet(board, mine, given, kind):
+    (came,) = taken(given, kind)
+    _wait(came, mine)
 
 
 def met():
-    """Share a loop until both have come, which a thread does not that is about to sleep; return who was called last."""
+    """Share a loop until both have come, which a thread does not that is about to sleep."""
     for _ in range(1000):
-        came, turn = np.zeros(2, np.int64), []
-        share(lambda given, came=came, turn=turn: (turn.append(given), _meet_all(given, came)), 2, 2)
+        came = np.zeros(2, np.int64)
+        share(_meet, 2, 2, came)
         if came.tolist() == [1, 1]:
-            return turn[0]
+            return
     raise AssertionError("they never met")
 
 
 @loop
-def _fail(board, mine, came, who):
-    _meet(board, mine, came)
+def _fail(board, mine, given, kind):
+    came, who = taken(given, kind)
+    _wait(came, mine)
     if mine == who:
         raise ZeroDivisionError
-
-
-@loop
-def _all_but_one(turn, *given):
-    each(_fail, turn, given)
 
 
 @pytest.mark.parametrize("jobs", [0, 1, 2, 7, 500])
@@ -95,7 +91,13 @@ def test_each_job_is_taken_once(jobs, shares):
 def test_threads_share_at_the_same_time_and_one_of_them_is_this_one(monkeypatch, cpu):
     monkeypatch.setattr(workers, "_current_processor", lambda: lambda: cpu)
     for _ in range(20):
-        assert met().mine == (1 if cpu == 7 else 0)
+        met()
+    leave = threading.Event()
+    workers.hired().give(0 if cpu == 7 else 1, lambda: leave.wait(60))
+    try:
+        assert counted(9, 2).sum(axis=1).tolist() == ([0, 9] if cpu == 7 else [9, 0])
+    finally:
+        leave.set()
 
 
 @compiled
@@ -115,9 +117,9 @@ def test_the_jobs_of_a_thread_that_does_not_come_are_taken_by_the_other():
 def test_failures_reach_the_caller_and_the_next_loop_runs(monkeypatch, who):
     monkeypatch.setattr(turns, "PATIENCE", 1 << 30)
     met()  # now the other one lingers
-    with pytest.raises(MemoryError, match="no room"):
+    with pytest.raises(MemoryError, match="_fail was not given the memory"):
         for _ in range(1000):
-            share(lambda turn: _all_but_one(turn, np.zeros(2, np.int64), who), 2, 2)
+            share(_fail, 2, 2, np.zeros(2, np.int64), who)
     assert counted(3, 2).sum() == 3
 
 
@@ -150,15 +152,28 @@ def test_several_callers_share_the_workers():
     assert not wrong
 
 
-def test_a_loop_within_another_one_runs_alone():
-    inside = []
-    share(lambda turn: inside.append(counted(5, 2)), 2, 2)
-    assert inside[0].sum(axis=1).tolist() == [5, 0]
+class _Pair(NamedTuple):
+    numbers: np.ndarray
+    factor: int
 
 
-def test_after_a_failure_before_the_loop_the_next_one_is_shared():
-    with pytest.raises(ZeroDivisionError):
-        share(lambda turn: 1 // 0, 2, 2)
-    turn = []
-    share(turn.append, 2, 2)
-    assert turn[0].others == 2
+@loop
+def _add_up(board, mine, given, kind):
+    total, pair, width, (bytes_, count) = taken(given, kind)
+    total[0] += pair.factor * pair.numbers.sum() + len(width) + bytes_[1] + count
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_arguments_arrive_as_they_were(dtype):
+    for width in range(3):
+        total, numbers = np.zeros(1, dtype), np.array([1.5, 2, 3], dtype)
+        more = told((np.array([7, 200], np.uint8), 1 << 20))
+        share(_add_up, 1, 1, total, told(_Pair(numbers, -2)), (None,) * width, more)
+        assert total[0] == -13 + width + 200 + (1 << 20)
+
+
+@compiled
+def test_while_a_loop_is_on_the_board_others_run_alone():
+    met()
+    with turns._team(workers.hired()).lock:
+        assert counted(5, 2).sum(axis=1).tolist() == [5, 0]

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from xpconv.algorithms import Plan
+from xpconv.compiled.calls import Told, taken
 from xpconv.compiled.compiler import loop, vector_bytes
 from xpconv.compiled.counters import Table
 from xpconv.compiled.meetings import Meetings, meetings
-from xpconv.compiled.slides import VECTORS, Course, Shape, Slides, correlate, course, weigh
+from xpconv.compiled.slides import VECTORS, Course, correlate, course, weigh
 from xpconv.compiled.sweeps import sweep
-from xpconv.compiled.turns import Turn, claim, each
+from xpconv.compiled.turns import claim
 from xpconv.windows import Window
 
 Host = np.ndarray[Any, Any]
@@ -53,19 +54,20 @@ class Depthwise:
         window, channels, way = plan.window, x.shape[-1], course(plan.window.axes[-1])
         blocks, width = _blocks(x)
         shares = np.zeros((SHARES, blocks, window.taps // way.most, way.most, width), x.dtype)
-        sweep(_correlate_all, (x, dy), SHARES, way.shape, channels, meetings(window), way.slides, shares)
+        plan_, sums = meetings(window), shares.reshape(-1)
+        sweep(_correlate, (x, dy), SHARES, way.shape, channels, plan_, way.slides, shares.shape, sums)
         taps = np.moveaxis(shares.sum(axis=0), 0, 2).reshape(*window.kernel, 1, blocks * width)
         return np.ascontiguousarray(taps[..., :channels])
 
 
-def _summed(x: Host, size: tuple[int, ...], plan: Meetings, way: Course, laid: Host, bias: Host | None) -> Host:
+def _summed(x: Host, size: tuple[int, ...], plan: Told[Meetings], way: Course, laid: Host, bias: Host | None) -> Host:
     """Sum up for every target, of which there are so many, over what it meets."""
     y = np.empty((x.shape[0], *size, x.shape[-1]), x.dtype)
     begin = np.zeros(math.prod(_blocks(x)), x.dtype)
     if bias is not None:
         begin[: len(bias)] = bias
-    (_, width), jobs = _blocks(x), x.shape[0] * plan.target[0]
-    sweep(_weigh_all, (x, y), jobs, way.shape, x.shape[-1], width, plan, way.slides, laid.reshape(-1), begin)
+    (_, width), jobs = _blocks(x), x.shape[0] * plan.value.target[0]
+    sweep(_weigh, (x, y), jobs, way.shape, x.shape[-1], width, plan, way.slides, laid.reshape(-1), begin)
     return y
 
 
@@ -90,20 +92,8 @@ def _blocks(array: Host) -> tuple[int, int]:
 
 
 @loop
-def _weigh(
-    board: Table,
-    mine: int,
-    x: Host,
-    y: Host,
-    shape: Shape,
-    channels: int,
-    width: int,
-    plan: Meetings,
-    slides: Slides,
-    laid: Host,
-    bias: Host,
-) -> None:
-    tall, most, apart = shape
+def _weigh(board: Table, mine: int, given: Any, kind: Any) -> None:
+    x, y, (tall, most, apart), channels, width, plan, slides, laid, bias = taken(given, kind)
     stride, fewer = len(apart), most[1:]
     rows, source, tap, row = plan.rows, plan.rows.source, plan.rows.tap, plan.source[1] * channels
     blocks = (channels + width - 1) // width
@@ -131,25 +121,9 @@ def _weigh(
 
 
 @loop
-def _weigh_all(turn: Turn, *given: Any) -> None:
-    each(_weigh, turn, given)
-
-
-@loop
-def _correlate(
-    board: Table,
-    mine: int,
-    x: Host,
-    dy: Host,
-    shape: Shape,
-    channels: int,
-    plan: Meetings,
-    slides: Slides,
-    shares: Host,
-) -> None:
-    tall, most, apart = shape
-    stride, (parts, blocks, taps, _, width) = len(apart), shares.shape
-    sums = shares.reshape(-1)
+def _correlate(board: Table, mine: int, given: Any, kind: Any) -> None:
+    x, dy, (tall, most, apart), channels, plan, slides, (parts, blocks, taps, _, width), sums = taken(given, kind)
+    stride = len(apart)
     rows, height, row = plan.rows, plan.target[0], plan.source[1] * channels
     jobs = len(dy) // (height * plan.target[1] * channels)
     part = claim(board, mine)
@@ -171,8 +145,3 @@ def _correlate(
                             at = to, first, found
                             correlate(tall, most, apart, at, sums, x, pitch, bounds, dy, step, channels - c)
         part = claim(board, mine)
-
-
-@loop
-def _correlate_all(turn: Turn, *given: Any) -> None:
-    each(_correlate, turn, given)

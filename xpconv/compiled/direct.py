@@ -10,13 +10,14 @@ import numpy as np
 
 from xpconv.algorithms import Plan
 from xpconv.arrays.libraries import Array
+from xpconv.compiled.calls import taken
 from xpconv.compiled.compiler import loop, vector_bytes
 from xpconv.compiled.counters import Table
 from xpconv.compiled.lines import Width, width_for
 from xpconv.compiled.padding import Lie, lies, pad
 from xpconv.compiled.registers import REGISTERS, Count, sum_products
 from xpconv.compiled.sweeps import shares, sweep
-from xpconv.compiled.turns import Turn, claim, each
+from xpconv.compiled.turns import claim
 from xpconv.execution.tasks import TASK
 from xpconv.execution.workers import lanes
 from xpconv.windows import Window
@@ -53,8 +54,8 @@ class Direct:
         y = np.empty((x.shape[0], *window.output, filters), x.dtype)
         parts, work = _parts(x, filters, plan), _work(x, filters, plan)
         lie = lies(window, channels, parts)
-        tile = _tile(int(lie.windows.min()), laid, lie)
-        sweep(_convolve_all, (x, y), len(x) * parts, tile, lie, laid.shape, laid.reshape(-1), start, filters, work=work)
+        tile = _tile(int(lie.value.windows.min()), laid, lie.value)
+        sweep(_convolve, (x, y), len(x) * parts, tile, lie, laid.shape, laid.reshape(-1), start, filters, work=work)
         return y
 
     def weight_gradient(self, x: Array, dy: Array, plan: Plan) -> Array:
@@ -63,11 +64,11 @@ class Direct:
         parts, work = _parts(x, filters, plan), _work(x, filters, plan)
         images = max(1, NEAR * len(x) // max(1, x.nbytes + dy.nbytes)) if parts == 1 else 1
         lie = lies(window, channels, parts, images)
-        tile = _tile(lie.length, dy[..., : _width(dy)], lie)
-        length = len(tile[0]) * math.ceil(lie.length / len(tile[0]))
-        sums = np.zeros((shares(x, dy, work=work), len(lie.jumps), length, filters), x.dtype)
-        sweep(_correlate_all, (x, dy), len(sums), tile, lie, images, sums.shape, sums.reshape(-1), work=work)
-        return sums.sum(axis=0)[:, : lie.length].reshape(*window.kernel, channels, filters)
+        tile = _tile(lie.value.length, dy[..., : _width(dy)], lie.value)
+        length = len(tile[0]) * math.ceil(lie.value.length / len(tile[0]))
+        sums = np.zeros((shares(x, dy, work=work), len(lie.value.jumps), length, filters), x.dtype)
+        sweep(_correlate, (x, dy), len(sums), tile, lie, images, sums.shape, sums.reshape(-1), work=work)
+        return sums.sum(axis=0)[:, : lie.value.length].reshape(*window.kernel, channels, filters)
 
 
 def _work(x: Array, filters: int, plan: Plan) -> int:
@@ -76,7 +77,7 @@ def _work(x: Array, filters: int, plan: Plan) -> int:
 
 
 def _parts(x: Array, filters: int, plan: Plan) -> int:
-    """Choose into how many parts to cut an image: such as stay near a processor, and enough to share them out evenly."""
+    """Choose into how many parts to cut an image: such as stay near a processor, and enough for all."""
     rows: int = plan.window.output[0]
     numbers = int(x[:1].size) + math.prod(plan.window.output) * filters
     room = max(1, min(TASK, plan.workspace // lanes()))
@@ -101,19 +102,9 @@ def _tile(rows: int, block: Array, lie: Lie) -> Tile:
 
 
 @loop
-def _convolve(
-    board: Table,
-    mine: int,
-    x: Array,
-    y: Array,
-    tile: Tile,
-    lie: Lie,
-    shape: tuple[int, int, int],
-    laid: Array,
-    start: Array,
-    filters: int,
-) -> None:
-    (rows, vectors, line), (blocks, depth, width), move, runs = tile, shape, lie.move, (0, len(lie.jumps))
+def _convolve(board: Table, mine: int, given: Any, kind: Any) -> None:
+    x, y, (rows, vectors, line), lie, (blocks, depth, width), laid, start, filters = taken(given, kind)
+    tile, move, runs = (rows, vectors), lie.move, (0, len(lie.jumps))
     padded, before = np.zeros(lie.size.max(), x.dtype), 0
     job = claim(board, mine)
     while job >= 0:
@@ -129,49 +120,19 @@ def _convolve(
                 to, p = first + (i - lie.begun[part]) * windows, 0
                 while p < windows:
                     p = min(p, windows - len(rows))  # the last tile makes some again
-                    at = column, lie.lines[i] + p * move, weight, (to + p) * filters + column
+                    at, left = (column, lie.lines[i] + p * move, weight, (to + p) * filters + column), filters - column
                     sum_products(
-                        rows,
-                        vectors,
-                        at,
-                        start,
-                        0,
-                        padded,
-                        move,
-                        1,
-                        lie.jumps,
-                        runs,
-                        lie.length,
-                        laid,
-                        width,
-                        y,
-                        filters,
-                        filters - column,
+                        tile, at, start, 0, padded, move, 1, lie.jumps, runs, lie.length, laid, width, y, filters, left
                     )
                     p += len(rows)
         job = claim(board, mine)
 
 
 @loop
-def _convolve_all(turn: Turn, *given: Any) -> None:
-    each(_convolve, turn, given)
-
-
-@loop
-def _correlate(
-    board: Table,
-    mine: int,
-    x: Array,
-    dy: Array,
-    tile: Tile,
-    lie: Lie,
-    images: int,
-    shape: tuple[int, int, int, int],
-    sums: Array,
-) -> None:
-    (rows, vectors, line), (shares, runs, length, filters) = tile, shape
+def _correlate(board: Table, mine: int, given: Any, kind: Any) -> None:
+    x, dy, (rows, vectors, line), lie, images, (shares, runs, length, filters), sums = taken(given, kind)
     move, width, parts = lie.move, len(vectors) * (SIZE // x.itemsize), len(lie.size)
-    batch, most = len(x) // lie.elements, lie.size.max()
+    tile, batch, most = (rows, vectors), len(x) // lie.elements, lie.size.max()
     padded = np.zeros(images * most + len(rows), x.dtype)
     share = claim(board, mine)
     while share >= 0:
@@ -184,17 +145,16 @@ def _correlate(
                 before = part
             for i in range(some):
                 pad(x, image + i, lie, part, padded, i * lie.size[part], line)
-            begun = lie.begun[part]
+            begun, windows = lie.begun[part], lie.windows[part]
             lines = begun, begun + (lie.begun[part + 1] - begun) // images * some
             found = (image * lie.outputs + lie.target[part]) * filters
             for run in range(runs):
                 for p in range(0, length, len(rows)):
                     for first in range(0, filters, width):
                         to = ((share * runs + run) * length + p) * filters + first
-                        at = to, lie.jumps[run] + p, found + first, to
+                        at, left = (to, lie.jumps[run] + p, found + first, to), filters - first
                         sum_products(
-                            rows,
-                            vectors,
+                            tile,
                             at,
                             sums,
                             filters,
@@ -203,17 +163,12 @@ def _correlate(
                             move,
                             lie.lines,
                             lines,
-                            lie.windows[part],
+                            windows,
                             dy,
                             filters,
                             sums,
                             filters,
-                            filters - first,
+                            left,
                         )
             job += some
         share = claim(board, mine)
-
-
-@loop
-def _correlate_all(turn: Turn, *given: Any) -> None:
-    each(_correlate, turn, given)

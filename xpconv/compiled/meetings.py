@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from xpconv.compiled.calls import Told, told
 from xpconv.compiled.compiler import loop
 from xpconv.compiled.counters import Table
 from xpconv.windows import Axis, Window
@@ -61,7 +62,7 @@ class Place(NamedTuple):
 
 
 @functools.lru_cache(maxsize=256)
-def meetings(window: Window, *, adjoint: bool = False) -> Meetings:
+def meetings(window: Window, *, adjoint: bool = False) -> Told[Meetings]:
     """Tell what the windows meet; or, the other way round, what the elements meet."""
     *outer, last = window.axes
     rows: list[list[Meeting]] = [[(0, 0)]]
@@ -75,13 +76,14 @@ def meetings(window: Window, *, adjoint: bool = False) -> Meetings:
         targets, sources = len(rows), sources * count
     runs, width = _runs(last, adjoint), last.output if adjoint else last.size
     start, source, tap = _flat(rows)
-    return Meetings(
+    found = Meetings(
         Rows(start, source, tap),
         runs,
         (targets, last.size if adjoint else last.output),
         (sources, width),
         (window.taps, last.kernel),
     )
+    return told(found)
 
 
 @loop

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xpconv.arrays.libraries import Array
+from xpconv.compiled.calls import Told, told
 from xpconv.compiled.compiler import loop
 from xpconv.compiled.counters import Table
 from xpconv.compiled.lines import Width, load, store
@@ -56,7 +57,7 @@ class Lie(NamedTuple):
 
 
 @functools.lru_cache(maxsize=256)
-def lies(window: Window, channels: int, parts: int, images: int = 1) -> Lie:
+def lies(window: Window, channels: int, parts: int, images: int = 1) -> Told[Lie]:
     """Tell how the windows of so many parts of an image lie, and those of so many images side by side."""
     source, place, lines, numbers = [], [], [], []
     bare, last = _pitches(window.size, channels), window.axes[-1]
@@ -75,7 +76,7 @@ def lies(window: Window, channels: int, parts: int, images: int = 1) -> Lie:
     together = last.kernel if last.dilation == 1 else 1
     taps = [range(0, a.extent, a.dilation) for a in window.axes[:-1]]
     copied, begun, width, size, windows, target = np.array(numbers, np.int64).T.copy()
-    return Lie(
+    found = Lie(
         source=np.concatenate(source),
         place=np.concatenate(place),
         lines=np.concatenate(lines),
@@ -91,6 +92,7 @@ def lies(window: Window, channels: int, parts: int, images: int = 1) -> Lie:
         elements=bare[0],
         outputs=math.prod(window.output),
     )
+    return told(found)
 
 
 def _pitches(sizes: Sequence[int], channels: int) -> list[int]:

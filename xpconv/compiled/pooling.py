@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from xpconv.arrays.libraries import Pullback
+from xpconv.compiled.calls import Told, taken
 from xpconv.compiled.compiler import loop
 from xpconv.compiled.counters import Table
-from xpconv.compiled.lines import Width, exceeds, load, repeat, store, where, width_for
+from xpconv.compiled.lines import exceeds, load, repeat, store, where, width_for
 from xpconv.compiled.meetings import Meetings, meet, meetings
 from xpconv.compiled.sweeps import sweep
-from xpconv.compiled.turns import Turn, claim, each
+from xpconv.compiled.turns import claim
 from xpconv.windows import Window
 
 Host = np.ndarray[Any, Any]
@@ -27,11 +28,11 @@ def largest(x: Host, window: Window) -> tuple[Host, Pullback]:
     """
     y = np.empty((x.shape[0], *window.output, x.shape[-1]), x.dtype)
     tap = np.empty(y.shape, np.min_scalar_type(window.taps - 1))
-    _sweep(_all_largest, meetings(window), (x, y, tap))
+    _sweep(_largest, meetings(window), (x, y, tap))
 
     def pullback(dy: Host) -> tuple[Host]:
         dx = np.empty((dy.shape[0], *window.size, dy.shape[-1]), dy.dtype)
-        _sweep(_all_to_largest, meetings(window, adjoint=True), (dy, tap, dx))
+        _sweep(_to_largest, meetings(window, adjoint=True), (dy, tap, dx))
         return (dx,)
 
     return y, pullback
@@ -41,21 +42,21 @@ def mean(x: Host, window: Window, members: Sequence[Sequence[float]]) -> tuple[H
     """Take the mean of every window, of so many members along each axis: (N, *size, C) to (N, *output, C)."""
     count, share = _counted(tuple(members), x.dtype)
     y = np.empty((x.shape[0], *window.output, x.shape[-1]), x.dtype)
-    _sweep(_all_mean, meetings(window), (x, y), count)
+    _sweep(_mean, meetings(window), (x, y), count)
 
     def pullback(dy: Host) -> tuple[Host]:
         dx = np.empty((dy.shape[0], *window.size, dy.shape[-1]), dy.dtype)
-        _sweep(_all_spread, meetings(window, adjoint=True), (dy, dx), share)
+        _sweep(_spread, meetings(window, adjoint=True), (dy, dx), share)
         return (dx,)
 
     return y, pullback
 
 
-def _sweep(function: Callable[..., None], plan: Meetings, arrays: Sequence[Host], *more: Host) -> None:
+def _sweep(function: Callable[..., None], plan: Told[Meetings], arrays: Sequence[Host], *more: Host) -> None:
     """Call a loop on all rows of targets."""
     first, channels = arrays[0], arrays[0].shape[-1]
     width = width_for(channels, max(array.itemsize for array in arrays))
-    sweep(function, arrays, first.shape[0] * plan.target[0], channels, width, plan, *more)
+    sweep(function, arrays, first.shape[0] * plan.value.target[0], channels, width, plan, *more)
 
 
 @functools.lru_cache(maxsize=256)
@@ -66,7 +67,8 @@ def _counted(members: tuple[Sequence[float], ...], dtype: np.dtype[Any]) -> tupl
 
 
 @loop
-def _largest(board: Table, mine: int, x: Host, y: Host, tap: Host, channels: int, width: Width, plan: Meetings) -> None:
+def _largest(board: Table, mine: int, given: Any, kind: Any) -> None:
+    x, y, tap, channels, width, plan = taken(given, kind)
     lanes, runs = len(width), plan.runs
     source, number = np.empty(plan.taps[0], np.int64), np.empty(plan.taps[0], np.int64)
     job = claim(board, mine)
@@ -90,9 +92,8 @@ def _largest(board: Table, mine: int, x: Host, y: Host, tap: Host, channels: int
 
 
 @loop
-def _to_largest(
-    board: Table, mine: int, dy: Host, tap: Host, dx: Host, channels: int, width: Width, plan: Meetings
-) -> None:
+def _to_largest(board: Table, mine: int, given: Any, kind: Any) -> None:
+    dy, tap, dx, channels, width, plan = taken(given, kind)
     lanes, runs = len(width), plan.runs
     source, number = np.empty(plan.taps[0], np.int64), np.empty(plan.taps[0], np.int64)
     none = repeat(dx.dtype.type(0), width)
@@ -113,9 +114,8 @@ def _to_largest(
 
 
 @loop
-def _mean(
-    board: Table, mine: int, x: Host, y: Host, channels: int, width: Width, plan: Meetings, members: Host
-) -> None:
+def _mean(board: Table, mine: int, given: Any, kind: Any) -> None:
+    x, y, channels, width, plan, members = taken(given, kind)
     lanes, runs = len(width), plan.runs
     source, number = np.empty(plan.taps[0], np.int64), np.empty(plan.taps[0], np.int64)
     none = repeat(y.dtype.type(0), width)
@@ -135,9 +135,8 @@ def _mean(
 
 
 @loop
-def _spread(
-    board: Table, mine: int, dy: Host, dx: Host, channels: int, width: Width, plan: Meetings, share: Host
-) -> None:
+def _spread(board: Table, mine: int, given: Any, kind: Any) -> None:
+    dy, dx, channels, width, plan, share = taken(given, kind)
     lanes, runs = len(width), plan.runs
     source, number = np.empty(plan.taps[0], np.int64), np.empty(plan.taps[0], np.int64)
     none = repeat(dx.dtype.type(0), width)
@@ -156,23 +155,3 @@ def _spread(
                         )
                     store(dx, to + c, total)
         job = claim(board, mine)
-
-
-@loop
-def _all_largest(turn: Turn, *given: Any) -> None:
-    each(_largest, turn, given)
-
-
-@loop
-def _all_to_largest(turn: Turn, *given: Any) -> None:
-    each(_to_largest, turn, given)
-
-
-@loop
-def _all_mean(turn: Turn, *given: Any) -> None:
-    each(_mean, turn, given)
-
-
-@loop
-def _all_spread(turn: Turn, *given: Any) -> None:
-    each(_spread, turn, given)

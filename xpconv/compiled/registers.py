@@ -91,8 +91,7 @@ class Writer:
 @extending.intrinsic  # type: ignore[untyped-decorator]
 def sum_products(
     context: Any,
-    rows: Any,
-    vectors: Any,
+    tile: Any,
     places: Any,
     start: Any,
     start_row: Any,
@@ -108,21 +107,21 @@ def sum_products(
     y_row: Any,
     columns: Any,
 ) -> Any:
-    """Write ``y[r] = start[r] + sum of a[r]*b`` over the steps of some runs, a tile of `rows` rows of some vectors.
+    """Write ``y[r] = start[r] + sum of a[r]*b`` over the steps of some runs, a tile of some rows of some vectors.
 
     `places` say where `start`, `a`, `b` and `y` begin in their arrays, which have one axis: rows and steps are so many
     numbers apart as `_row` and `_step` say. Of the runs there are those from which up to which `runs` say. Run i begins
     ``jumps[i]`` numbers into `a`, and in `b` after the run before; each has `length` steps. Of the vectors' numbers, in
     `start`, `b` and `y`, there are so many `columns`, and the others are left alone.
     """
-    tall, wide = len(rows), len(vectors)
+    tall, wide = map(len, tile)
 
     def write(compiler: Any, builder: Any, signature: Any, given: Any) -> Any:
-        arrays = (compiler.make_array(signature.args[i])(compiler, builder, given[i]).data for i in (3, 5, 11, 13))
-        jumps = compiler.make_array(signature.args[8])(compiler, builder, given[8]).data
-        start_row, a_row, a_step, length, b_step, y_row, columns = (given[i] for i in (4, 6, 7, 10, 12, 14, 15))
+        arrays = (compiler.make_array(signature.args[i])(compiler, builder, given[i]).data for i in (2, 4, 10, 12))
+        jumps = compiler.make_array(signature.args[7])(compiler, builder, given[7]).data
+        start_row, a_row, a_step, length, b_step, y_row, columns = (given[i] for i in (3, 5, 6, 9, 11, 13, 14))
         writer = Writer(compiler, builder, start.dtype, columns, wide)
-        begun = zip(arrays, cgutils.unpack_tuple(builder, given[2], 4), strict=True)
+        begun = zip(arrays, cgutils.unpack_tuple(builder, given[1], 4), strict=True)
         begin, a, b, y = (writer.after(*each) for each in begun)
         in_a, in_b = cgutils.alloca_once_value(builder, a), cgutils.alloca_once_value(builder, b)
 
@@ -144,7 +143,7 @@ def sum_products(
             builder.store(p, in_a)
             builder.store(q, in_b)
 
-        first, last = cgutils.unpack_tuple(builder, given[9], 2)
+        first, last = cgutils.unpack_tuple(builder, given[8], 2)
         with cgutils.for_range_slice(builder, first, last, writer.word(1)) as (run, _):
             jump = builder.load(builder.gep(jumps, [run]))
             builder.store(writer.after(a, jump), in_a)
@@ -158,5 +157,5 @@ def sum_products(
         return compiler.get_dummy_value()
 
     word = numba.types.intp
-    kinds = (rows, vectors, places, start, word, a, word, word, jumps, runs, word, b, word, y, word, word)
+    kinds = (tile, places, start, word, a, word, word, jumps, runs, word, b, word, y, word, word)
     return numba.types.void(*kinds), write

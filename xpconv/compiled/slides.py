@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xpconv.compiled.calls import Told, told
 from xpconv.compiled.counters import Table
 from xpconv.compiled.registers import REGISTERS, Count, Writer
 from xpconv.windows import Axis
@@ -60,7 +61,7 @@ Shape = tuple[Count, Count, Count]  # of a tile: its targets, the columns of eac
 class Course(NamedTuple):
     """The slides of an axis, which taps each has in the order of its columns, and their stride in columns."""
 
-    slides: Slides
+    slides: Told[Slides]
     taps: tuple[tuple[int, ...], ...]
     stride: int
 
@@ -98,7 +99,7 @@ def _course(parts: list[tuple[Axis, range, range]]) -> Course:
                 rows.append((some[0], some.step, len(some), start, axis.dilation, low, high, len(numbers)))
                 taps.append(tuple(numbers))
     (stride,) = strides
-    return Course(Slides(*np.array(rows, np.int64).reshape(-1, 8).T.copy()), tuple(taps), stride)
+    return Course(told(Slides(*np.array(rows, np.int64).reshape(-1, 8).T.copy())), tuple(taps), stride)
 
 
 class Tile:

@@ -21,6 +21,6 @@ def shares(*arrays: Host, work: int = 0) -> int:
 
 
 def sweep(function: Callable[..., None], arrays: Sequence[Host], jobs: int, *more: object, work: int = 0) -> None:
-    """Call a loop on shares of its jobs: on the turn, on all arrays, flat, and on more."""
+    """Call a loop on shares of its jobs: on all arrays, flat, and on more."""
     flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
-    share(lambda turn: function(turn, *flat, *more), jobs, min(jobs, shares(*arrays, work=work)))
+    share(function, jobs, min(jobs, shares(*arrays, work=work)), *flat, *more)

@@ -9,14 +9,14 @@ all.
 from __future__ import annotations
 
 import functools
-import importlib
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from xpconv.compiled.compiler import available, loop
+from xpconv.compiled.calls import address, invoke, written
+from xpconv.compiled.compiler import loop
 from xpconv.compiled.counters import Table, add, pause, read
 from xpconv.execution.workers import LINE, Workers, hired
 
@@ -31,17 +31,6 @@ CALLED, AWAKE = range(2)
 NEXT, END = range(2)
 
 
-class Turn(NamedTuple):
-    """A thread's part of a loop: the board, the number of the thread, and up to which one the others are to be called.
-
-    None are where that is 0; then the board is its own.
-    """
-
-    board: Table
-    mine: int
-    others: int
-
-
 @loop
 def claim(board: Table, mine: int) -> int:
     """Return a job that no other thread has: of this one's share or, after that, of those that are late; else -1."""
@@ -53,14 +42,6 @@ def claim(board: Table, mine: int) -> int:
             if job < board[share + END]:
                 return job
     return -1
-
-
-def each(function: Any, turn: Any, given: Any) -> None:
-    """Call a loop on the board, the number of this thread and what is given, here and in the threads of its turn.
-
-    A compiled loop alone can call it, and the loop has to be one, too; the interpreter calls nobody else.
-    """
-    function(turn.board, turn.mine, *given)
 
 
 @loop
@@ -82,7 +63,7 @@ def _linger(board: Table, mine: int, jobs: Table, before: int, patience: int) ->
 def _join(board: Table, mine: int) -> None:
     add(board, INSIDE, 1)
     if read(board, OPEN):
-        add(board, FAILED, invoke(board[FUNCTION], board[GIVEN], mine))
+        add(board, FAILED, invoke(board[FUNCTION], board, mine, board[GIVEN]))
     add(board, INSIDE, -1)
 
 
@@ -101,14 +82,31 @@ class _Team:
         if self.workers.jobs[i].empty():
             _linger(self.board, i, self.workers.given, before, PATIENCE)
 
-    def share(self, lead: Callable[[Turn], object], jobs: int, shares: int) -> None:
-        """Share out the jobs and call the loop, while no other is on the board."""
+    def share(self, function: int, given: int, jobs: int, shares: int) -> int:
+        """Share out the jobs and call the loop, while no other is on the board; return how many threads failed."""
         here = self.workers.nearest(shares)
         self.by_line[AHEAD + self.count :, NEXT : END + 1] = _shared_out(jobs, shares, self.count)
         for i in range(shares):
             if i != here and not self.by_line[AHEAD + i, AWAKE]:
                 self.workers.give(i, _nothing)
-        lead(Turn(self.board, here, shares))
+        return _lead(self.board, here, shares, function, given)
+
+
+@loop
+def _lead(board: Table, mine: int, shares: int, function: int, given: int) -> int:
+    """Write a loop on the board, call the others, and take part until all have left."""
+    board[FUNCTION], board[GIVEN], board[FAILED] = function, given, 0
+    add(board, OPEN, 1)
+    for i in range(shares):
+        if i != mine:
+            add(board, (AHEAD + i) * LINE + CALLED, 1)
+    failed, waited = invoke(function, board, mine, given), 0
+    add(board, OPEN, -1)
+    while read(board, INSIDE):
+        waited += 1
+        if waited % LINE == 0:
+            pause()
+    return failed + read(board, FAILED)
 
 
 @functools.cache
@@ -127,52 +125,37 @@ def _nothing() -> None:
     """Be a job that wakes a worker."""
 
 
-def share(lead: Callable[[Turn], object], jobs: int, shares: int) -> None:
-    """Call what shares out a loop by `each`, to as many threads as there are shares, which are no more than lanes.
+def share(function: Callable[..., None], jobs: int, shares: int, *given: Any) -> None:
+    """Call a loop with what is given, in as many threads as there are shares, which are no more than lanes.
 
     The jobs are shared out evenly at first, so that each thread has those whose data may be in its cache; this thread
     takes a share too. It takes them all where another one shares out a loop at the same time.
+
+    Raises
+    ------
+    MemoryError
+        If a loop cannot have the memory that it asks for.
     """
     if jobs == 0:
         return
+    if not hasattr(function, "py_func"):  # the interpreter runs it
+        function(_board_of_one(jobs), 0, given, None)
+        return
+    kinds, words = written(given)
+    code, (place, _) = address(function, kinds), words.buffer_info()
     team = _team(hired()) if shares > 1 else None
     if team is not None and team.lock.acquire(blocking=False):
         try:
-            team.share(lead, jobs, shares)
+            failed = team.share(code, place, jobs, shares)
         finally:
             team.lock.release()
-        return
-    alone = np.zeros((AHEAD + 2, LINE), np.int64)
-    alone[-1, END] = jobs
-    lead(Turn(alone.reshape(-1), 0, 0))
+    else:
+        failed = _lead(_board_of_one(jobs), 0, 0, code, place)
+    if failed:
+        raise MemoryError(f"{function.__name__} was not given the memory that it asked for")
 
 
-if available():
-    from xpconv.compiled.calls import invoke, outlined
-
-    extending: Any = importlib.import_module("numba.extending")
-
-    @extending.overload(each, inline="always")  # type: ignore[untyped-decorator]
-    def _each(function: Any, turn: Any, given: Any) -> Callable[..., None]:
-        def each(function: Any, turn: Any, given: Any) -> None:
-            board = turn.board
-            address, data = outlined(function, (board, *given))
-            if turn.others:
-                board[FUNCTION], board[GIVEN], board[FAILED] = address, data, 0
-                add(board, OPEN, 1)
-                for i in range(turn.others):
-                    if i != turn.mine:
-                        add(board, (AHEAD + i) * LINE + CALLED, 1)
-            failed = invoke(address, data, turn.mine)
-            if turn.others:
-                add(board, OPEN, -1)
-                waited = 0
-                while read(board, INSIDE):
-                    waited += 1
-                    if waited % LINE == 0:
-                        pause()
-                failed += board[FAILED]
-            if failed:
-                raise MemoryError("a loop found no room for its tables")
-
-        return each
+def _board_of_one(jobs: int) -> Table:
+    board = np.zeros((AHEAD + 2) * LINE, np.int64)
+    board[-LINE + END] = jobs
+    return board
