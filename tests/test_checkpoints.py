@@ -489,7 +489,7 @@ def test_kills_at_any_moment_change_nothing(tmp_path):
     whole.stdout.readline()
     start = time.perf_counter()
     assert whole.wait() == 0, whole.stderr.read()
-    window = (time.perf_counter() - start) / max(KILLS, 4)
+    window = (time.perf_counter() - start) / (2 * max(KILLS, 4))  # a run may take half the time of another
     moment, killed, directory = random.Random(0), 0, tmp_path / "kept"
     run += ["--checkpoint", directory, "--checkpoint-every", 2, "--resume", "--save", tmp_path / "killed.safetensors"]
     train, _ = digits()
