@@ -495,9 +495,11 @@ def test_kills_at_any_moment_change_nothing(tmp_path):
     train, _ = digits()
     example = Trainer(xpconv.DeepConvNet((1, 8, 8)), xpconv.Adam(), train, epochs=1, batch_size=100)
     while killed < KILLS:
-        process = command(*run)
-        if killed % 3 != 2:  # a third of them in the start
+        process, before = command(*run), Checkpoints(directory).found
+        if killed % 3 != 2:  # a third of them in the start, the others some time after a checkpoint
             process.stdout.readline()
+            while Checkpoints(directory).found == before and process.poll() is None:
+                time.sleep(0.01)
         time.sleep(moment.uniform(0, window))
         process.kill()
         output, error = process.communicate()

@@ -24,7 +24,7 @@ from xpconv.windows import Window
 
 VECTORS = 2  # of filters that share each number of the input
 SIZE = vector_bytes()
-NEAR = 1 << 18  # bytes of images that are padded at a time, for a gradient to be added up from
+NEAR = 1 << 18  # bytes of what is used again: of blocks of filters, and of images that a gradient is added up from
 Tile = tuple[Count, Count, Width]  # of registers: its rows, and vectors of each; and a line, as images are copied by
 
 
@@ -104,8 +104,9 @@ def _tile(rows: int, block: Array, lie: Lie) -> Tile:
 @loop
 def _convolve(board: Table, mine: int, given: Any, kind: Any) -> None:
     x, y, (rows, vectors, line), lie, (blocks, depth, width), laid, start, filters = taken(given, kind)
-    tile, move, runs = (rows, vectors), lie.move, (0, len(lie.jumps))
+    tile, move, length, jumps, runs = (rows, vectors), lie.move, lie.length, lie.jumps, (0, len(lie.jumps))
     padded, before = np.zeros(lie.size.max(), x.dtype), 0
+    together = max(1, NEAR // (depth * width * x.itemsize))  # blocks that stay near, so that all of a line is written
     job = claim(board, mine)
     while job >= 0:
         image, part = divmod(job, len(lie.size))
@@ -114,16 +115,17 @@ def _convolve(board: Table, mine: int, given: Any, kind: Any) -> None:
             before = part
         pad(x, image, lie, part, padded, 0, line)
         windows, first = lie.windows[part], image * lie.outputs + lie.target[part]
-        for block in range(blocks):
-            column, weight = block * width, block * depth * width
+        for group in range(0, blocks, together):
             for i in range(lie.begun[part], lie.begun[part + 1]):
                 to, p = first + (i - lie.begun[part]) * windows, 0
                 while p < windows:
                     p = min(p, windows - len(rows))  # the last tile makes some again
-                    at, left = (column, lie.lines[i] + p * move, weight, (to + p) * filters + column), filters - column
-                    sum_products(
-                        tile, at, start, 0, padded, move, 1, lie.jumps, runs, lie.length, laid, width, y, filters, left
-                    )
+                    for block in range(group, min(group + together, blocks)):
+                        column, begin = block * width, lie.lines[i] + p * move
+                        at, left = (column, begin, column * depth, (to + p) * filters + column), filters - column
+                        sum_products(
+                            tile, at, start, 0, padded, move, 1, jumps, runs, length, laid, width, y, filters, left
+                        )
                     p += len(rows)
         job = claim(board, mine)
 
