@@ -13,6 +13,7 @@ from xpconv.arrays.libraries import Array
 from xpconv.compiled.calls import taken
 from xpconv.compiled.compiler import loop, vector_bytes
 from xpconv.compiled.counters import Table
+from xpconv.compiled.laying import in_blocks
 from xpconv.compiled.lines import Width, width_for
 from xpconv.compiled.padding import Lie, lies, pad
 from xpconv.compiled.registers import REGISTERS, Count, sum_products
@@ -38,11 +39,7 @@ class Direct:
 
     def prepare(self, weight: Array, plan: Plan) -> Array:
         """(*kernel, C, O) to (B, taps*C, O/B): filters in blocks of some vectors, the last one filled up with zeros."""
-        filters, width = weight.shape[-1], _width(weight)
-        blocks = math.ceil(filters / width)
-        laid = np.zeros((weight.size // filters, blocks * width), weight.dtype)
-        laid[:, :filters] = weight.reshape(-1, filters)
-        return np.ascontiguousarray(laid.reshape(-1, blocks, width).swapaxes(0, 1))
+        return in_blocks(weight, _width(weight))
 
     def convolve(self, x: Array, weight: Array, bias: Array | None, plan: Plan, prepared: Array | None = None) -> Array:
         """Sum over the taps and channels of every window: (N, *size, C) to (N, *output, O)."""
