@@ -92,9 +92,8 @@ def _width(filters: Array) -> int:
 def _tile(rows: int, block: Array, lie: Lie) -> Tile:
     """Choose how many of some rows are summed up at a time, and in how many vectors, so that registers hold them."""
     vectors = math.ceil(block.shape[-1] * block.itemsize / vector_bytes())
-    most = 3 * REGISTERS // 4 // vectors
-    chosen = math.ceil(rows / math.ceil(rows / most))
-    chosen += chosen % 2 if chosen < min(rows, most) else 0  # fewer kinds of tiles to compile
+    most = min(rows, 3 * REGISTERS // 4 // vectors)
+    chosen = min(range(most, most // 2, -1), key=lambda count: -rows % count)  # of which the fewest are made again
     return (None,) * chosen, (None,) * vectors, width_for(int(lie.width.min()), block.itemsize)
 
 
