@@ -11,12 +11,12 @@ from xpconv.compiled import compiler, sweeps
 from xpconv.selection import model
 from xpconv.testing import assert_close
 
-GEOMETRIES = {  # channels, size, kernel, options; a block has 32 channels of float32 at most, and a tile 7 windows
+GEOMETRIES = {  # channels, size, kernel, options; blocks of 32 or 64 channels of float32, tiles of up to 7 windows
     "beside each other": (3, (5, 11), (3, 3), {"pad": 1}),
     "several blocks, and some channels more": (70, (4, 9), (3, 3), {"pad": 1}),
     "several tiles": (5, (3, 25), (3, 3), {"pad": 1}),
     "strided": (3, (6, 14), (3, 3), {"stride": 2, "pad": 1}),
-    "strided, and some windows more": (40, (6, 43), (3, 3), {"stride": 2, "pad": 1}),
+    "strided, and some windows and channels more": (70, (6, 43), (3, 3), {"stride": 2, "pad": 1}),
     "in between": (3, (7, 9), (2, 2), {"stride": 3}),
     "dilated": (3, (12, 6), (4, 2), {"stride": (2, 1), "dilation": (1, 3), "pad": ((0, 2), (1, 0))}),
     "dilated by more than the stride": (2, (5, 23), (2, 3), {"stride": 2, "dilation": (1, 3), "pad": 3}),

@@ -13,12 +13,13 @@ from xpconv.compiled.calls import Told, taken
 from xpconv.compiled.compiler import loop, vector_bytes
 from xpconv.compiled.counters import Table
 from xpconv.compiled.meetings import Meetings, meetings
-from xpconv.compiled.slides import VECTORS, Course, correlate, course, weigh
+from xpconv.compiled.slides import Course, correlate, course, weigh
 from xpconv.compiled.sweeps import sweep
 from xpconv.compiled.turns import claim
-from xpconv.windows import Window
+from xpconv.windows import Axis, Window
 
 Host = np.ndarray[Any, Any]
+VECTORS, APART = 2, 4  # of channels that are taken at a time; and from columns that are not beside each other
 SHARES = 8  # of a weight's gradient: each is summed by itself, so that the bits do not depend on threads
 
 
@@ -36,45 +37,63 @@ class Depthwise:
 
     def prepare(self, weight: Host, plan: Plan) -> Host:
         """Lay the weight out for the slides of windows."""
-        return _laid(weight, course(plan.window.axes[-1]))
+        last = plan.window.axes[-1]
+        return _laid(weight, course(last), _vectors(weight, last))
 
     def convolve(self, x: Host, weight: Host, bias: Host | None, plan: Plan, prepared: Host | None = None) -> Host:
         """Sum over the taps of every window: (N, *size, C) to (N, *output, C)."""
-        window, way = plan.window, course(plan.window.axes[-1])
-        laid = _laid(weight, way) if prepared is None else prepared
-        return _summed(x, window.output, meetings(window), way, laid, bias)
+        window, way, vectors = plan.window, course(plan.window.axes[-1]), _vectors(x, plan.window.axes[-1])
+        laid = _laid(weight, way, vectors) if prepared is None else prepared
+        return _summed(x, window.output, meetings(window), way, vectors, laid, bias)
 
     def input_gradient(self, dy: Host, weight: Host, plan: Plan, bias: Host | None = None) -> Host:
         """Give every element its share of dy, and a bias: (N, *output, C) to (N, *size, C)."""
-        window, way = plan.window, course(plan.window.axes[-1], adjoint=True)
-        return _summed(dy, window.size, meetings(window, adjoint=True), way, _laid(weight, way), bias)
+        window, last = plan.window, plan.window.axes[-1]
+        plan_, way, vectors = meetings(window, adjoint=True), course(last, adjoint=True), _vectors(dy, last)
+        laid = _laid(weight, way, vectors)
+        return _summed(dy, window.size, plan_, way, vectors, laid, bias)
 
     def weight_gradient(self, x: Host, dy: Host, plan: Plan) -> Host:
         """Correlate the input with dy: (N, *size, C) and (N, *output, C) to (*kernel, 1, C)."""
         window, channels, way = plan.window, x.shape[-1], course(plan.window.axes[-1])
-        blocks, width = _blocks(x)
+        vectors = _vectors(x, window.axes[-1])
+        blocks, width = _blocks(x, vectors)
         shares = np.zeros((SHARES, blocks, window.taps // way.most, way.most, width), x.dtype)
         plan_, sums = meetings(window), shares.reshape(-1)
-        sweep(_correlate, (x, dy), SHARES, way.shape, channels, plan_, way.slides, shares.shape, sums)
+        sweep(
+            _correlate,
+            (x, dy),
+            SHARES,
+            way.shape(vectors),
+            way.columns,
+            channels,
+            plan_,
+            way.slides,
+            shares.shape,
+            sums,
+        )
         taps = np.moveaxis(shares.sum(axis=0), 0, 2).reshape(*window.kernel, 1, blocks * width)
         return np.ascontiguousarray(taps[..., :channels])
 
 
-def _summed(x: Host, size: tuple[int, ...], plan: Told[Meetings], way: Course, laid: Host, bias: Host | None) -> Host:
+def _summed(
+    x: Host, size: tuple[int, ...], plan: Told[Meetings], way: Course, vectors: int, laid: Host, bias: Host | None
+) -> Host:
     """Sum up for every target, of which there are so many, over what it meets."""
     y = np.empty((x.shape[0], *size, x.shape[-1]), x.dtype)
-    begin = np.zeros(math.prod(_blocks(x)), x.dtype)
+    blocks, width = _blocks(x, vectors)
+    begin = np.zeros(blocks * width, x.dtype)
     if bias is not None:
         begin[: len(bias)] = bias
-    (_, width), jobs = _blocks(x), x.shape[0] * plan.value.target[0]
-    sweep(_weigh, (x, y), jobs, way.shape, x.shape[-1], width, plan, way.slides, laid.reshape(-1), begin)
+    jobs, more = x.shape[0] * plan.value.target[0], (x.shape[-1], width, plan, way.slides, laid.reshape(-1), begin)
+    sweep(_weigh, (x, y), jobs, way.shape(vectors), way.columns, *more)
     return y
 
 
-def _laid(weight: Host, way: Course) -> Host:
+def _laid(weight: Host, way: Course, vectors: int) -> Host:
     """(*kernel, 1, C) to (B, S, numbers): for every slide its rows of taps, in the order of its columns."""
     *outer, last, _, channels = weight.shape
-    blocks, width = _blocks(weight)
+    blocks, width = _blocks(weight, vectors)
     padded = np.zeros((math.prod(outer), last, blocks * width), weight.dtype)
     padded[..., :channels] = weight.reshape(-1, last, channels)
     by_block = np.moveaxis(padded.reshape(-1, last, blocks, width), 2, 0)
@@ -85,16 +104,22 @@ def _laid(weight: Host, way: Course) -> Host:
     return laid
 
 
-def _blocks(array: Host) -> tuple[int, int]:
+def _vectors(array: Host, axis: Axis) -> int:
+    """Choose how many vectors of channels to take at a time."""
+    return APART if axis.stride > 1 and array.shape[-1] * array.itemsize >= APART * vector_bytes() else VECTORS
+
+
+def _blocks(array: Host, vectors: int) -> tuple[int, int]:
     """Return in how many blocks its channels are taken, and how many there are in a block."""
-    width = VECTORS * (vector_bytes() // array.itemsize)
+    width = vectors * (vector_bytes() // array.itemsize)
     return math.ceil(array.shape[-1] / width), width
 
 
 @loop
 def _weigh(board: Table, mine: int, given: Any, kind: Any) -> None:
-    x, y, (tall, most, apart), channels, width, plan, slides, laid, bias = taken(given, kind)
-    stride, fewer = len(apart), most[1:]
+    x, y, shape, most, channels, width, plan, slides, laid, bias = taken(given, kind)
+    (tall, apart, _), fewer = shape, most[1:]
+    stride = len(apart)
     rows, source, tap, row = plan.rows, plan.rows.source, plan.rows.tap, plan.source[1] * channels
     blocks = (channels + width - 1) // width
     size = len(laid) // (blocks * len(slides.first))
@@ -114,15 +139,16 @@ def _weigh(board: Table, mine: int, given: Any, kind: Any) -> None:
                     c = block * width
                     at, left = (c, first + c, (block * len(slides.first) + s) * size, to + c), channels - c
                     if taps < len(most):
-                        weigh(tall, fewer, apart, at, bias, x, pitch, bounds, met, source, tap, laid, y, step, left)
+                        weigh(shape, fewer, at, bias, x, pitch, bounds, met, source, tap, laid, y, step, left)
                     else:
-                        weigh(tall, most, apart, at, bias, x, pitch, bounds, met, source, tap, laid, y, step, left)
+                        weigh(shape, most, at, bias, x, pitch, bounds, met, source, tap, laid, y, step, left)
         job = claim(board, mine)
 
 
 @loop
 def _correlate(board: Table, mine: int, given: Any, kind: Any) -> None:
-    x, dy, (tall, most, apart), channels, plan, slides, (parts, blocks, taps, _, width), sums = taken(given, kind)
+    x, dy, shape, most, channels, plan, slides, (parts, blocks, taps, _, width), sums = taken(given, kind)
+    tall, apart, _ = shape
     stride = len(apart)
     rows, height, row = plan.rows, plan.target[0], plan.source[1] * channels
     jobs = len(dy) // (height * plan.target[1] * channels)
@@ -143,5 +169,5 @@ def _correlate(board: Table, mine: int, given: Any, kind: Any) -> None:
                             first = origin + (slides.start[s] + on * slides.pitch[s]) * channels + c
                             found = (job * plan.target[1] + slides.first[s]) * channels + p * step + c
                             at = to, first, found
-                            correlate(tall, most, apart, at, sums, x, pitch, bounds, dy, step, channels - c)
+                            correlate(shape, most, at, sums, x, pitch, bounds, dy, step, channels - c)
         part = claim(board, mine)

@@ -26,8 +26,7 @@ cgutils: Any = importlib.import_module("numba.core.cgutils")
 extending: Any = importlib.import_module("numba.extending")
 ir: Any = importlib.import_module("llvmlite.ir")
 
-VECTORS = 2  # of channels that are taken at a time
-MOST = 7
+MOST = 7  # targets that are taken at a time
 
 
 class Slides(NamedTuple):
@@ -55,7 +54,7 @@ class Slides(NamedTuple):
     taps: Table
 
 
-Shape = tuple[Count, Count, Count]  # of a tile: its targets, the columns of each, and their stride in columns
+Shape = tuple[Count, Count, Count]  # of a tile: its targets, their stride in columns, and vectors of each column
 
 
 class Course(NamedTuple):
@@ -71,10 +70,14 @@ class Course(NamedTuple):
         return max(map(len, self.taps), default=0)
 
     @property
-    def shape(self) -> Shape:
+    def columns(self) -> Count:
+        """Return as many as the largest number of taps."""
+        return (None,) * self.most
+
+    def shape(self, vectors: int) -> Shape:
         """Choose how many targets to take at a time, of those that fit into registers with one tap of each column."""
-        tall = max(2, min(MOST, (REGISTERS - 2) // VECTORS - self.most - 1))
-        return (None,) * tall, (None,) * self.most, (None,) * self.stride
+        tall = max(2, min(MOST, (REGISTERS - 2) // vectors - self.most - 1))
+        return (None,) * tall, (None,) * self.stride, (None,) * vectors
 
 
 @functools.lru_cache(maxsize=256)
@@ -105,9 +108,9 @@ def _course(parts: list[tuple[Axis, range, range]]) -> Course:
 class Tile:
     """Some targets side by side, and what they meet in a row: written down for those columns that are there."""
 
-    def __init__(self, builder: Any, writer: Writer, shape: tuple[int, int, int], bounds: Any) -> None:
-        self.builder, self.writer = builder, writer
-        self.tall, self.taps, self.stride = shape
+    def __init__(self, builder: Any, writer: Writer, shape: Any, taps: int, bounds: Any) -> None:
+        self.builder, self.writer, self.taps = builder, writer, taps
+        self.tall, self.stride, self.wide = map(len, shape)
         self.low, self.high, self.live = cgutils.unpack_tuple(builder, bounds, 3)
 
     def columns(self, row: Any, pitch: Any) -> Iterator[tuple[list[Any], list[tuple[int, int]]]]:
@@ -128,15 +131,14 @@ class Tile:
 
     def vectors(self, pointer: Any) -> list[Any]:
         """Read all vectors from here."""
-        return [self.writer.load(pointer, v) for v in range(VECTORS)]
+        return [self.writer.load(pointer, v) for v in range(self.wide)]
 
 
 @extending.intrinsic  # type: ignore[untyped-decorator]
 def weigh(
     context: Any,
-    tall: Any,
+    shape: Any,
     taps: Any,
-    stride: Any,
     places: Any,
     bias: Any,
     x: Any,
@@ -154,8 +156,10 @@ def weigh(
 
     Parameters
     ----------
-    tall, taps, stride : count
-        Targets, columns of each, and how many columns further each is than the one before.
+    shape : (count, count, count)
+        Of the tile.
+    taps : count
+        Columns of each target.
     places : (int, int, int, int)
         Where in the arrays begin the bias, row 0 of the source with its first column, the weight, and the first target.
     bias, weight : array
@@ -171,8 +175,9 @@ def weigh(
     y, step, columns
         The targets, how far they are apart, and how many channels there are.
     """
-    shape = (len(tall), len(taps), len(stride))
-    kinds = (tall, taps, stride, places, bias, x, pitch, bounds, rows, sources, numbers, weight, y, step, columns)
+    kinds = (shape, taps, places, bias, x, pitch, bounds, rows, sources, numbers, weight, y, step, columns)
+
+    *_, wide = map(len, shape)
 
     def write(compiler: Any, builder: Any, signature: Any, given: Any) -> Any:
         data = {
@@ -180,24 +185,24 @@ def weigh(
             for i, kind in enumerate(signature.args)
             if isinstance(kind, numba.types.Array)
         }
-        writer = Writer(compiler, builder, x.dtype, given[14], VECTORS)
-        tile = Tile(builder, writer, shape, given[7])
-        arrays = zip((data[4], data[5], data[11], data[12]), cgutils.unpack_tuple(builder, given[3], 4), strict=True)
+        writer = Writer(compiler, builder, x.dtype, given[13], wide)
+        tile = Tile(builder, writer, shape, len(taps), given[6])
+        arrays = zip((data[3], data[4], data[10], data[11]), cgutils.unpack_tuple(builder, given[2], 4), strict=True)
         begin, origin, kernels, target = (writer.after(*each) for each in arrays)
-        sums = [[cgutils.alloca_once_value(builder, value) for value in tile.vectors(begin)] for _ in range(shape[0])]
-        first, last, row = cgutils.unpack_tuple(builder, given[8], 3)
-        size = writer.word(shape[1] * VECTORS * writer.lanes)
+        sums = [[cgutils.alloca_once_value(builder, value) for value in tile.vectors(begin)] for _ in range(tile.tall)]
+        first, last, row = cgutils.unpack_tuple(builder, given[7], 3)
+        size = writer.word(len(taps) * wide * writer.lanes)
         with cgutils.for_range_slice(builder, first, last, writer.word(1)) as (i, _):
-            source, number = (builder.load(builder.gep(data[table], [i])) for table in (9, 10))
+            source, number = (builder.load(builder.gep(data[table], [i])) for table in (8, 9))
             kernel = writer.after(kernels, builder.mul(number, size))
             factors = [
-                tile.vectors(writer.after(kernel, writer.word(k * VECTORS * writer.lanes))) for k in range(shape[1])
+                tile.vectors(writer.after(kernel, writer.word(k * wide * writer.lanes))) for k in range(len(taps))
             ]
-            for values, met in tile.columns(writer.after(origin, builder.mul(source, row)), given[6]):
-                for (t, k), v in itertools.product(met, range(VECTORS)):
+            for values, met in tile.columns(writer.after(origin, builder.mul(source, row)), given[5]):
+                for (t, k), v in itertools.product(met, range(wide)):
                     writer.add_product(sums[t][v], values[v], factors[k][v])
-        for t, place in tile.targets(target, given[13]):
-            for v in range(VECTORS):
+        for t, place in tile.targets(target, given[12]):
+            for v in range(wide):
                 writer.store(builder.load(sums[t][v]), place, v)
         return compiler.get_dummy_value()
 
@@ -207,9 +212,8 @@ def weigh(
 @extending.intrinsic  # type: ignore[untyped-decorator]
 def correlate(
     context: Any,
-    tall: Any,
+    shape: Any,
     taps: Any,
-    stride: Any,
     places: Any,
     sums: Any,
     x: Any,
@@ -223,27 +227,28 @@ def correlate(
 
     `places` say where the sums, the columns and the targets begin; the other parameters are those of `weigh`.
     """
-    shape = (len(tall), len(taps), len(stride))
-    kinds = (tall, taps, stride, places, sums, x, pitch, bounds, dy, step, columns)
+    kinds = (shape, taps, places, sums, x, pitch, bounds, dy, step, columns)
+
+    *_, wide = map(len, shape)
 
     def write(compiler: Any, builder: Any, signature: Any, given: Any) -> Any:
-        arrays = (compiler.make_array(signature.args[i])(compiler, builder, given[i]).data for i in (4, 5, 8))
-        writer = Writer(compiler, builder, x.dtype, given[10], VECTORS)
-        begun = zip(arrays, cgutils.unpack_tuple(builder, given[3], 3), strict=True)
+        arrays = (compiler.make_array(signature.args[i])(compiler, builder, given[i]).data for i in (3, 4, 7))
+        writer = Writer(compiler, builder, x.dtype, given[9], wide)
+        begun = zip(arrays, cgutils.unpack_tuple(builder, given[2], 3), strict=True)
         into, source, found = (writer.after(*each) for each in begun)
-        tile, size = Tile(builder, writer, shape, given[7]), writer.word(VECTORS * writer.lanes)
-        lines = [writer.after(into, builder.mul(size, writer.word(k))) for k in range(shape[1])]
+        tile, size = Tile(builder, writer, shape, len(taps), given[6]), writer.word(wide * writer.lanes)
+        lines = [writer.after(into, builder.mul(size, writer.word(k))) for k in range(len(taps))]
         totals = [[cgutils.alloca_once_value(builder, value) for value in tile.vectors(line)] for line in lines]
         nothing = ir.Constant(writer.vector, None)
-        factors = [[cgutils.alloca_once_value(builder, nothing) for _ in range(VECTORS)] for _ in range(shape[0])]
-        for t, place in tile.targets(found, given[9]):
+        factors = [[cgutils.alloca_once_value(builder, nothing) for _ in range(wide)] for _ in range(tile.tall)]
+        for t, place in tile.targets(found, given[8]):
             for v, value in enumerate(tile.vectors(place)):
                 builder.store(value, factors[t][v])
-        for values, met in tile.columns(source, given[6]):
-            for (t, k), v in itertools.product(met, range(VECTORS)):
+        for values, met in tile.columns(source, given[5]):
+            for (t, k), v in itertools.product(met, range(wide)):
                 writer.add_product(totals[k][v], values[v], builder.load(factors[t][v]))
         for k, line in enumerate(lines):
-            for v in range(VECTORS):
+            for v in range(wide):
                 writer.store(builder.load(totals[k][v]), line, v)
         return compiler.get_dummy_value()
 
