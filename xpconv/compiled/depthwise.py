@@ -13,13 +13,14 @@ from xpconv.compiled.calls import Told, taken
 from xpconv.compiled.compiler import loop, vector_bytes
 from xpconv.compiled.counters import Table
 from xpconv.compiled.meetings import Meetings, meetings
+from xpconv.compiled.registers import REGISTERS
 from xpconv.compiled.slides import Course, correlate, course, weigh
 from xpconv.compiled.sweeps import sweep
 from xpconv.compiled.turns import claim
 from xpconv.windows import Axis, Window
 
 Host = np.ndarray[Any, Any]
-VECTORS, APART = 2, 4  # of channels that are taken at a time; and from columns that are not beside each other
+VECTORS, APART = 2, REGISTERS // 8  # of channels that are taken at a time; and of columns that are apart
 SHARES = 8  # of a weight's gradient: each is summed by itself, so that the bits do not depend on threads
 
 
