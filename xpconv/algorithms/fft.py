@@ -267,8 +267,8 @@ def _multiplied(spectra: Array, laid: Array) -> Array:
         return times(spectra, laid[:, 0, ...])
     if width == 1:
         rows = xp.reshape(spectra, (numbers, count, groups, 1))
-        made = add_product(None, rows, xp.reshape(laid, (numbers, 1, groups, blocks * made)))
-        return xp.reshape(made, (numbers, count, math.prod(made.shape[2:])))
+        products = add_product(None, rows, xp.reshape(laid, (numbers, 1, groups, blocks * made)))
+        return xp.reshape(products, (numbers, count, groups * blocks * made))
     rows = settled(xp.moveaxis(xp.reshape(spectra, (numbers, count, groups, width)), 2, 1))
     return xp.reshape(settled(xp.moveaxis(times(rows, laid), 1, 2)), (numbers, count, groups * blocks * made))
 

@@ -50,9 +50,9 @@ class Depthwise:
     def input_gradient(self, dy: Host, weight: Host, plan: Plan, bias: Host | None = None) -> Host:
         """Give every element its share of dy, and a bias: (N, *output, C) to (N, *size, C)."""
         window, last = plan.window, plan.window.axes[-1]
-        plan_, way, vectors = meetings(window, adjoint=True), course(last, adjoint=True), _vectors(dy, last)
+        met, way, vectors = meetings(window, adjoint=True), course(last, adjoint=True), _vectors(dy, last)
         laid = _laid(weight, way, vectors)
-        return _summed(dy, window.size, plan_, way, vectors, laid, bias)
+        return _summed(dy, window.size, met, way, vectors, laid, bias)
 
     def weight_gradient(self, x: Host, dy: Host, plan: Plan) -> Host:
         """Correlate the input with dy: (N, *size, C) and (N, *output, C) to (*kernel, 1, C)."""
@@ -60,19 +60,8 @@ class Depthwise:
         vectors = _vectors(x, window.axes[-1])
         blocks, width = _blocks(x, vectors)
         shares = np.zeros((SHARES, blocks, window.taps // way.most, way.most, width), x.dtype)
-        plan_, sums = meetings(window), shares.reshape(-1)
-        sweep(
-            _correlate,
-            (x, dy),
-            SHARES,
-            way.shape(vectors),
-            way.columns,
-            channels,
-            plan_,
-            way.slides,
-            shares.shape,
-            sums,
-        )
+        more = way.columns, channels, meetings(window), way.slides, shares.shape, shares.reshape(-1)
+        sweep(_correlate, (x, dy), SHARES, way.shape(vectors), *more)
         taps = np.moveaxis(shares.sum(axis=0), 0, 2).reshape(*window.kernel, 1, blocks * width)
         return np.ascontiguousarray(taps[..., :channels])
 
