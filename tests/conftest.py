@@ -55,3 +55,16 @@ def scripts_do_what_their_tasks_did(monkeypatch):
 
     write = steps.written
     monkeypatch.setattr(steps, "written", checked)
+
+
+@pytest.fixture(params=["loops", "array code"])
+def way(request, monkeypatch):
+    """Let NumPy's convolutions take the loops, or the array code."""
+    from xpconv.compiled import compiler
+    from xpconv.selection import model
+
+    if request.param == "array code":
+        monkeypatch.setattr(model, "fused", lambda name, x: None)
+    elif not compiler.available():
+        pytest.skip("xpconv[numba] is not there or switched off")
+    return request.param

@@ -7,8 +7,7 @@ from cases import normal
 from test_pooling import draw_geometry
 
 import xpconv
-from xpconv.compiled import compiler, sweeps
-from xpconv.selection import model
+from xpconv.compiled import sweeps
 from xpconv.testing import assert_close
 
 GEOMETRIES = {  # channels, size, kernel, options; blocks of 32 or 64 channels of float32, tiles of up to 7 windows
@@ -29,16 +28,19 @@ GEOMETRIES = {  # channels, size, kernel, options; blocks of 32 or 64 channels o
 }
 
 
-@pytest.fixture(params=["loops", "array code"])
-def way(request, monkeypatch):
-    """Let NumPy's depthwise convolutions take the loops, or the array code."""
-    if request.param == "array code":
-        monkeypatch.setattr(model, "fused", lambda name, x: None)
-    elif not compiler.available():
-        pytest.skip("xpconv[numba] is not there or switched off")
+@pytest.fixture
+def swept(way, monkeypatch):
+    """A list that grows with every sweep of a loop, and how many a convolution and each gradient should make."""
+    made = []
+    if way == "loops":
+        from xpconv.compiled import depthwise
+
+        monkeypatch.setattr(depthwise, "sweep", lambda *given: made.append(given) or sweeps.sweep(*given))
+    return made, way == "loops"
 
 
-def check(channels, size, kernel, options, dtype="float64"):
+def check(swept, channels, size, kernel, options, dtype="float64"):
+    made, each = swept
     x, weight, bias = normal(2, channels, *size), normal(channels, 1, *kernel), normal(channels)
     given = [a.astype(dtype) for a in (x, weight, bias)]
     tolerance = 1e-10 if dtype == "float64" else 1e-4
@@ -49,20 +51,22 @@ def check(channels, size, kernel, options, dtype="float64"):
     gradients = ref.conv_gradients(dy, x, weight, groups=channels, **options)
     for found, gradient in zip(pullback(dy.astype(dtype)), gradients, strict=True):
         assert_close(found, gradient.astype(dtype), atol=tolerance, rtol=tolerance)
+    assert len(made) == 3 * each
     (dweight,) = pullback(dy.astype(dtype), without=(0, 2))[1:2]
     assert_close(dweight, gradients[1].astype(dtype), atol=tolerance, rtol=tolerance)
+    assert len(made) == 4 * each
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_values_and_gradients(way, name, dtype):
-    check(*GEOMETRIES[name], dtype)
+def test_values_and_gradients(swept, name, dtype):
+    check(swept, *GEOMETRIES[name], dtype)
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_any_geometry(way, seed):
+def test_any_geometry(swept, seed):
     shape, kernel, options = draw_geometry(200 + seed)
-    check(3, shape[2:], kernel, {k: v for k, v in options.items() if k != "ceil_mode"})
+    check(swept, 3, shape[2:], kernel, {k: v for k, v in options.items() if k != "ceil_mode"})
 
 
 def test_several_threads_make_the_same(way, monkeypatch):

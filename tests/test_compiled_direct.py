@@ -7,7 +7,6 @@ from cases import normal
 
 import xpconv
 from xpconv.compiled import compiler
-from xpconv.selection import model
 from xpconv.testing import assert_close
 
 # batch, channels, filters, size, kernel, options
@@ -23,15 +22,6 @@ GEOMETRIES = {
     "one axis": (2, 7, 24, (101,), (5,), {"pad": 2}),
     "three axes": (2, 3, 12, (4, 5, 6), (2, 1, 3), {"stride": (1, 2, 1), "pad": "same"}),
 }
-
-
-@pytest.fixture(params=["loops", "array code"])
-def way(request, monkeypatch):
-    """Let NumPy's convolutions of one group take the loops, or the array code."""
-    if request.param == "array code":
-        monkeypatch.setattr(model, "fused", lambda name, x: None)
-    elif not compiler.available():
-        pytest.skip("xpconv[numba] is not there or switched off")
 
 
 def check(name, dtype="float64", **more):

@@ -136,6 +136,22 @@ def test_who_sleeps_is_woken_and_who_lingers_is_called(monkeypatch, patience):
         assert sorted(tasks) == [0, 1, 2, 3, 4]
 
 
+@compiled
+def test_what_tasks_held_is_let_go_while_workers_linger(monkeypatch):
+    monkeypatch.setattr(turns, "PATIENCE", 1 << 30)
+    met()
+    gone = threading.Event()
+
+    class Held:
+        def __del__(self):
+            gone.set()
+
+    held = Held()
+    workers.run(lambda task, held=held: None, range(4))
+    del held
+    assert gone.wait(60)
+
+
 def test_several_callers_share_the_workers():
     wrong = []
 
